@@ -1,0 +1,2 @@
+DROP TABLE user_interactions;
+DROP TABLE eclusa_schema;

@@ -1,0 +1,242 @@
+//! The actors from the doors to the store, wired in one place, downstream first.
+
+use crate::actors::batch_accumulator::{self, BatchAccumulator, Drain};
+use crate::actors::db_writer::{self, DbWriter};
+use crate::actors::http_ingest::Door;
+use crate::actors::retry_supervisor::{self, RetrySupervisor};
+use crate::actors::{AmqpConsumer, amqp_consumer};
+use crate::broker::connection::{self, BrokerConnection, LinkWatch};
+use crate::broker::publisher::Publisher;
+use crate::broker::topology::Topology;
+use crate::config::{LiveSettings, Mode, Settings};
+use crate::event::Awaited;
+use crate::metrics::Metrics;
+use crate::retry::policy;
+use crate::store::EventStore;
+use crate::supervision::mailbox::{Inbox, Mailbox, mailbox};
+use crate::supervision::{Budget, HealthBoard, Lifecycle, RestartPolicy, supervise};
+use actix::{Actor, Context, Supervised};
+use actix_rt::Arbiter;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Messages that may wait for the accumulator. Each is a group of events; the events are bounded
+/// by prefetch and the budget of bytes.
+const ACCUMULATOR_MAILBOX: usize = 1_024;
+/// A writer has one batch at a time; besides it is asked whether it is idle.
+const WRITER_MAILBOX: usize = 8;
+/// Failures that may wait; more make their senders wait.
+const RETRY_MAILBOX: usize = 1_024;
+
+/// The running flow: what its doors need to reach it.
+#[derive(Clone)]
+pub struct Flow {
+    /// The log.
+    pub store: Arc<dyn EventStore>,
+    /// Where direct events go.
+    pub accumulator: Mailbox<BatchAccumulator>,
+    /// The way onto the work queue, in full mode.
+    pub publisher: Option<Publisher>,
+    /// The connection to the broker, in full mode.
+    pub link: Option<LinkWatch>,
+    /// Who waits for which event.
+    pub awaited: Awaited,
+    /// The bound on bytes in the process.
+    pub budget: Budget,
+    /// Which actors are stuck.
+    pub health: HealthBoard,
+    /// Whether the process is leaving.
+    pub lifecycle: Lifecycle,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    settings: Arc<Settings>,
+}
+
+/// Starts actors, each on an arbiter, all under the same supervision.
+struct Starter {
+    metrics: Arc<Metrics>,
+    health: HealthBoard,
+    lifecycle: Lifecycle,
+}
+
+impl Starter {
+    fn mailbox<A: Actor<Context = Context<A>>>(
+        &self,
+        name: &'static str,
+        index: usize,
+        capacity: usize,
+    ) -> (Mailbox<A>, Inbox<A>) {
+        mailbox(name, index, capacity, &self.metrics, &self.health)
+    }
+
+    fn start<A>(&self, arbiter: &Arbiter, inbox: Inbox<A>, actor: A)
+    where
+        A: Actor<Context = Context<A>> + Supervised + Unpin + Send,
+    {
+        let (metrics, lifecycle) = (Arc::clone(&self.metrics), self.lifecycle.clone());
+        arbiter.spawn_fn(move || {
+            supervise(inbox, actor, RestartPolicy::default(), &metrics, &lifecycle);
+        });
+    }
+}
+
+impl Flow {
+    /// Starts all actors but those of the HTTP workers.
+    ///
+    /// # Errors
+    /// When the metrics cannot be registered, which is a defect.
+    pub fn start(live: &LiveSettings, store: Arc<dyn EventStore>) -> anyhow::Result<Self> {
+        let settings = Arc::clone(&live.get());
+        let metrics = Arc::new(Metrics::new()?);
+        let starter = Starter {
+            metrics: Arc::clone(&metrics),
+            health: HealthBoard::default(),
+            lifecycle: Lifecycle::default(),
+        };
+        let bytes = usize::try_from(settings.ingest.max_in_flight.as_u64()).unwrap_or(usize::MAX);
+        let budget = Budget::new(bytes, metrics.in_flight_bytes.clone());
+        let awaited = Awaited::default();
+        let work = Arbiter::new();
+        let broker = Arbiter::new();
+
+        let (publisher, link) = if settings.mode() == Mode::Full {
+            let (publisher, link) = start_connection(&starter, &broker, &settings);
+            (Some(publisher), Some(link))
+        } else {
+            (None, None)
+        };
+
+        let (retry, retry_inbox) = starter.mailbox("retry_supervisor", 0, RETRY_MAILBOX);
+        let retry_wiring = retry_supervisor::Wiring {
+            publisher: publisher.clone(),
+            settings: settings.retry.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        starter.start(&broker, retry_inbox, RetrySupervisor::new(retry_wiring));
+
+        // SQLite has one writer whatever one asks for.
+        let writers = match settings.mode() {
+            Mode::Embedded | Mode::Auto => 1,
+            Mode::Database | Mode::Full => settings.batch.writers,
+        };
+        let (accumulator, accumulator_inbox) =
+            starter.mailbox::<BatchAccumulator>("batch_accumulator", 0, ACCUMULATOR_MAILBOX);
+        let writers: Vec<Mailbox<DbWriter>> = (0..writers)
+            .map(|index| {
+                let (mailbox, inbox) = starter.mailbox("db_writer", index, WRITER_MAILBOX);
+                let wiring = db_writer::Wiring {
+                    index,
+                    store: Arc::clone(&store),
+                    accumulator: accumulator.clone(),
+                    retry: retry.clone(),
+                    ingest_timeout: settings.ingest.timeout,
+                    awaited: awaited.clone(),
+                    metrics: Arc::clone(&metrics),
+                };
+                starter.start(&work, inbox, DbWriter::new(wiring));
+                mailbox
+            })
+            .collect();
+        let wiring = batch_accumulator::Wiring {
+            writers,
+            eager: publisher.is_none(),
+            awaited: awaited.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let actor = BatchAccumulator::new(wiring, settings.batch.clone());
+        starter.start(&work, accumulator_inbox, actor);
+
+        if let Some(link) = &link {
+            for index in 0..settings.broker.channels {
+                let (_, inbox) = starter.mailbox("amqp_consumer", index, 1);
+                let wiring = amqp_consumer::Wiring {
+                    index,
+                    link: link.clone(),
+                    settings: live.clone(),
+                    accumulator: accumulator.clone(),
+                    retry: retry.clone(),
+                    budget: budget.clone(),
+                    lifecycle: starter.lifecycle.clone(),
+                    metrics: Arc::clone(&metrics),
+                };
+                starter.start(&broker, inbox, AmqpConsumer::new(wiring));
+            }
+        }
+
+        Ok(Self {
+            store,
+            accumulator,
+            publisher,
+            link,
+            awaited,
+            budget,
+            health: starter.health,
+            lifecycle: starter.lifecycle,
+            metrics,
+            settings,
+        })
+    }
+
+    /// Where requests become durable.
+    pub fn door(&self) -> Door {
+        match &self.publisher {
+            None => Door::Direct(self.accumulator.clone()),
+            Some(publisher) => Door::Broker {
+                publisher: publisher.clone(),
+                max_events: self.settings.broker.max_frame_events,
+                max_bytes: usize::try_from(self.settings.broker.max_message_bytes.as_u64())
+                    .unwrap_or(usize::MAX),
+            },
+        }
+    }
+
+    /// Lets every open batch go, and all that still comes, until the accumulator has heard it.
+    pub async fn drain_accumulator(&self) {
+        while self.accumulator.send(Drain).await.is_err() {
+            // It crashed over this very message; it will be back.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn start_connection(
+    starter: &Starter,
+    arbiter: &Arbiter,
+    settings: &Settings,
+) -> (Publisher, LinkWatch) {
+    let topology = Topology::new(&settings.broker, policy::delays(&settings.retry));
+    let (actor, link) = BrokerConnection::new(connection::Wiring {
+        settings: settings.broker.clone(),
+        topology: topology.clone(),
+        metrics: Arc::clone(&starter.metrics),
+    });
+    let (_, inbox) = starter.mailbox("broker_connection", 0, 1);
+    starter.start(arbiter, inbox, actor);
+    let timeout = settings.broker.confirm_timeout;
+    (Publisher::new(link.clone(), topology, timeout), link)
+}
+
+/// Logs the totals each minute, for those who have only the log. Never ends.
+pub async fn report_totals(flow: &Flow) {
+    const EVERY: Duration = Duration::from_secs(60);
+    let mut reported = (0, 0, 0);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let metrics = &flow.metrics;
+        let totals = (
+            metrics.stored.get(),
+            metrics.duplicate.get(),
+            metrics.retried.get(),
+        );
+        if totals != reported {
+            tracing::info!(
+                stored = totals.0,
+                duplicate = totals.1,
+                retried = totals.2,
+                in_flight = metrics.ledgers.in_flight(),
+                "totals since start"
+            );
+            reported = totals;
+        }
+    }
+}

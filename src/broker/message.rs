@@ -1,0 +1,433 @@
+//! Reading what lies on the work queue: frames of Eclusa's own, and the messages of publishers that
+//! know nothing of it.
+//!
+//! A foreign message is one event as JSON, an array of events, or either of them inside the
+//! envelope `{"pattern": ..., "data": ...}` of NestJS microservices. Whatever it is, every byte of
+//! it ends as a row or as a dead letter.
+
+use crate::config::broker::MissingId;
+use crate::event::item::{self, Fields, ItemLimits, Rules};
+use crate::event::{Cause, Event, Source, frame, id};
+use chrono::{DateTime, Utc};
+use lapin::BasicProperties;
+use lapin::types::AMQPValue;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How foreign messages are read.
+pub struct Rulebook {
+    /// What an item may hold.
+    pub limits: ItemLimits,
+    /// Whose events they are.
+    pub producer: Arc<str>,
+    /// Id of a message that has none.
+    pub missing_id: MissingId,
+}
+
+/// An item, or a whole message, that is no event.
+#[derive(Debug)]
+pub struct Bad {
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// Malformed or invalid.
+    pub cause: Cause,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+/// What a message holds.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Its events.
+    pub events: Vec<Event>,
+    /// What in it is none.
+    pub bad: Vec<Bad>,
+    /// How often its events have failed so far.
+    pub attempts: u32,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    pattern: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(rename = "eventType")]
+    event_type: Option<IgnoredAny>,
+}
+
+/// Reads a message.
+pub fn read(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Contents {
+    let mut contents = match header(properties, frame::VERSION_HEADER) {
+        Some(frame::VERSION) => match frame::decode(body) {
+            Ok(events) if !events.is_empty() => Contents {
+                events,
+                ..Contents::default()
+            },
+            Ok(_) => malformed(body, "a frame without events".to_owned()),
+            Err(error) => malformed(body, error.to_string()),
+        },
+        Some(version) => malformed(
+            body,
+            format!(
+                "a frame of version {version}, but this release reads version {}; finish the \
+                 upgrade of all replicas and replay it",
+                frame::VERSION
+            ),
+        ),
+        None => foreign(body, properties, rules),
+    };
+    contents.attempts = header(properties, super::publisher::ATTEMPTS_HEADER)
+        .and_then(|attempts| u32::try_from(attempts).ok())
+        .unwrap_or(0);
+    contents
+}
+
+fn header(properties: &BasicProperties, name: &str) -> Option<i64> {
+    match properties.headers().as_ref()?.inner().get(name)? {
+        AMQPValue::LongLongInt(value) => Some(*value),
+        AMQPValue::LongInt(value) => Some(i64::from(*value)),
+        AMQPValue::LongUInt(value) => Some(i64::from(*value)),
+        AMQPValue::ShortInt(value) => Some(i64::from(*value)),
+        AMQPValue::ShortShortInt(value) => Some(i64::from(*value)),
+        _ => None,
+    }
+}
+
+fn malformed(body: &[u8], error: String) -> Contents {
+    Contents {
+        bad: vec![Bad {
+            body: body.to_vec(),
+            cause: Cause::Malformed,
+            error,
+        }],
+        ..Contents::default()
+    }
+}
+
+fn foreign(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Contents {
+    if let Some(encoding) = properties.content_encoding().as_ref().map(|e| e.as_str())
+        && !matches!(encoding, "" | "identity" | "utf-8" | "utf8" | "UTF-8")
+    {
+        return malformed(body, format!("content encoding {encoding:?} is not read"));
+    }
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) => return malformed(body, format!("not UTF-8: {error}")),
+    };
+    let (payload, pattern) = match envelope(text) {
+        Some((data, pattern)) => (data, pattern),
+        None => (text, None),
+    };
+    let message = Message {
+        id: properties
+            .message_id()
+            .as_ref()
+            .map(|id| id.as_str())
+            .filter(|id| !id.is_empty()),
+        pattern,
+        rules,
+        now: item::now(),
+    };
+    let trimmed = payload.trim_start();
+    if trimmed.starts_with('[') {
+        match serde_json::from_str::<Vec<&RawValue>>(payload) {
+            Ok(items) if items.is_empty() => malformed(body, "an array without events".to_owned()),
+            Ok(items) => message.array(payload, &items),
+            Err(error) => malformed(body, format!("not valid JSON: {error}")),
+        }
+    } else if trimmed.starts_with('{') {
+        match serde_json::from_str::<&RawValue>(payload) {
+            Ok(_) => message.single(body, payload),
+            Err(error) => malformed(body, format!("not valid JSON: {error}")),
+        }
+    } else {
+        malformed(
+            body,
+            "neither a JSON object nor an array of them".to_owned(),
+        )
+    }
+}
+
+/// The inside of a NestJS envelope, and its pattern if that is a text. An object with an
+/// `eventType` of its own is an event, whatever else it has.
+fn envelope(text: &str) -> Option<(&str, Option<String>)> {
+    if !text.contains("\"pattern\"") {
+        return None;
+    }
+    let envelope: Envelope = serde_json::from_str(text).ok()?;
+    if envelope.event_type.is_some() {
+        return None;
+    }
+    let pattern = envelope.pattern?;
+    let data = envelope.data?;
+    Some((data.get(), serde_json::from_str(pattern.get()).ok()))
+}
+
+/// A foreign message while its items are read.
+struct Message<'a> {
+    id: Option<&'a str>,
+    pattern: Option<String>,
+    rules: &'a Rulebook,
+    now: DateTime<Utc>,
+}
+
+impl Message<'_> {
+    fn single(&self, body: &[u8], payload: &str) -> Contents {
+        let event = self.fields(payload).and_then(|mut fields| {
+            let given = fields.id.take().or_else(|| self.id.map(str::to_owned));
+            let (event_id, original) = match given {
+                Some(given) => self.resolve(given)?,
+                None => match self.rules.missing_id {
+                    MissingId::Random => (id::fresh(), None),
+                    MissingId::Content => (id::of_content(&self.rules.producer, body), None),
+                },
+            };
+            Ok(self.event(fields, event_id, original))
+        });
+        match event {
+            Ok(event) => Contents {
+                events: vec![event],
+                ..Contents::default()
+            },
+            Err(error) => Contents {
+                bad: vec![Bad {
+                    body: body.to_vec(),
+                    cause: Cause::Invalid,
+                    error,
+                }],
+                ..Contents::default()
+            },
+        }
+    }
+
+    fn array(&self, payload: &str, items: &[&RawValue]) -> Contents {
+        let base = match (self.id, self.rules.missing_id) {
+            (Some(given), _) => Uuid::try_parse(given)
+                .ok()
+                .or_else(|| Some(id::of_producer(&self.rules.producer, given))),
+            (None, MissingId::Content) => {
+                Some(id::of_content(&self.rules.producer, payload.as_bytes()))
+            }
+            (None, MissingId::Random) => None,
+        };
+        let mut contents = Contents::default();
+        for (index, text) in items.iter().enumerate() {
+            let event = self.fields(text.get()).and_then(|mut fields| {
+                let (event_id, original) = match (fields.id.take(), base) {
+                    (Some(given), _) => self.resolve(given)?,
+                    (None, Some(base)) => (id::of_message_item(base, index), None),
+                    (None, None) => (id::fresh(), None),
+                };
+                Ok(self.event(fields, event_id, original))
+            });
+            match event {
+                Ok(event) => contents.events.push(event),
+                Err(error) => contents.bad.push(Bad {
+                    body: text.get().as_bytes().to_vec(),
+                    cause: Cause::Invalid,
+                    error: format!("item {index}: {error}"),
+                }),
+            }
+        }
+        contents
+    }
+
+    /// An item's fields; the envelope's pattern stands in for an `eventType` it lacks.
+    fn fields(&self, text: &str) -> Result<Fields, String> {
+        let parsed = item::parse(text, &self.rules.limits, Rules::AMQP);
+        let flaws = match (parsed, &self.pattern) {
+            (Ok(fields), _) => return Ok(fields),
+            (Err(flaws), None) => flaws,
+            (Err(flaws), Some(pattern)) => {
+                let only_type_missing = flaws.len() == 1
+                    && flaws
+                        .iter()
+                        .all(|f| f.field == "eventType" && f.reason == "is required");
+                match with_event_type(text, pattern).filter(|_| only_type_missing) {
+                    Some(text) => match item::parse(&text, &self.rules.limits, Rules::AMQP) {
+                        Ok(fields) => return Ok(fields),
+                        Err(flaws) => flaws,
+                    },
+                    None => flaws,
+                }
+            }
+        };
+        let flaws: Vec<String> = flaws
+            .into_iter()
+            .map(|flaw| format!("{} {}", flaw.field, flaw.reason).trim().to_owned())
+            .collect();
+        Err(flaws.join("; "))
+    }
+
+    fn resolve(&self, given: String) -> Result<(Uuid, Option<String>), String> {
+        let accept_days = self.rules.limits.accept_days;
+        item::resolve_id(given, &self.rules.producer, self.now, accept_days)
+            .map_err(|reason| format!("id {reason}"))
+    }
+
+    fn event(&self, fields: Fields, event_id: Uuid, original_id: Option<String>) -> Event {
+        let producer = Arc::clone(&self.rules.producer);
+        fields.into_event(event_id, original_id, producer, Source::Amqp, self.now)
+    }
+}
+
+/// The object `text` with an `eventType` put in front.
+fn with_event_type(text: &str, event_type: &str) -> Option<String> {
+    let event_type = serde_json::to_string(event_type).ok()?;
+    let inside = text.trim_start().strip_prefix('{')?;
+    let comma = if inside.trim_start().starts_with('}') {
+        ""
+    } else {
+        ","
+    };
+    Some(format!("{{\"eventType\":{event_type}{comma}{inside}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(missing_id: MissingId) -> Rulebook {
+        Rulebook {
+            limits: ItemLimits {
+                max_depth: 16,
+                max_field_bytes: 256,
+                accept_days: 400,
+            },
+            producer: "shop".into(),
+            missing_id,
+        }
+    }
+
+    fn read_text(text: &str) -> Contents {
+        read(
+            text.as_bytes(),
+            &BasicProperties::default(),
+            &rules(MissingId::Random),
+        )
+    }
+
+    #[test]
+    fn one_event_an_array_and_both_in_an_envelope_are_read() {
+        let event = r#"{"userId":"u","eventType":"t","eventData":{"a":1}}"#;
+        for (text, events) in [
+            (event.to_owned(), 1),
+            (format!("[{event}, {event}]"), 2),
+            (format!(r#"{{"pattern":"events","data":{event}}}"#), 1),
+            (
+                format!(r#"{{"pattern":{{"cmd":"x"}},"data":[{event}],"id":"rpc"}}"#),
+                1,
+            ),
+            (r#"{"pattern":"t","data":{"userId":"u"}}"#.to_owned(), 1),
+            (r#"{"pattern":"t","data":{}}"#.to_owned(), 1),
+        ] {
+            let contents = read_text(&text);
+            assert!(contents.bad.is_empty(), "{text}: {:?}", contents.bad);
+            assert_eq!(contents.events.len(), events, "{text}");
+            assert_eq!(
+                contents.events[0].event_type.len(),
+                if text.contains("\"eventType\"") { 1 } else { 1 }
+            );
+        }
+        let with_pattern = r#"{"pattern":"p","data":1,"eventType":"t"}"#;
+        assert_eq!(
+            read_text(with_pattern).events.len(),
+            1,
+            "an event may have such fields"
+        );
+    }
+
+    #[test]
+    fn what_is_none_of_these_keeps_its_bytes() {
+        for text in [
+            "",
+            "hello",
+            "17",
+            "[",
+            "[]",
+            "{\"eventType\":",
+            r#"{"pattern":"p","data":7}"#,
+        ] {
+            let contents = read_text(text);
+            assert!(contents.events.is_empty());
+            assert_eq!(contents.bad.len(), 1, "{text}");
+            assert_eq!(contents.bad[0].cause, Cause::Malformed, "{text}");
+            assert_eq!(contents.bad[0].body, text.as_bytes());
+        }
+        let bytes = [0xff, 0x00, 0x80];
+        let contents = read(
+            &bytes,
+            &BasicProperties::default(),
+            &rules(MissingId::Random),
+        );
+        assert_eq!(contents.bad[0].body, bytes);
+    }
+
+    #[test]
+    fn a_bad_item_is_put_aside_alone() {
+        let contents = read_text(r#"[{"eventType":"a"},{"eventType":7},{"eventType":"b"}]"#);
+        assert_eq!(contents.events.len(), 2);
+        assert_eq!(contents.bad.len(), 1);
+        assert_eq!(contents.bad[0].cause, Cause::Invalid);
+        assert_eq!(contents.bad[0].body, br#"{"eventType":7}"#);
+        assert!(
+            contents.bad[0]
+                .error
+                .contains("item 1: eventType must be a string")
+        );
+    }
+
+    #[test]
+    fn the_id_is_the_bodys_else_the_messages_else_by_setting() {
+        let properties = BasicProperties::default().with_message_id("m-1".into());
+        let read = |text: &str, properties: &BasicProperties, missing| {
+            let contents = super::read(text.as_bytes(), properties, &rules(missing));
+            contents
+                .events
+                .iter()
+                .map(|e| e.event_id)
+                .collect::<Vec<_>>()
+        };
+        let none = BasicProperties::default();
+        let plain = r#"{"eventType":"t"}"#;
+        let own = r#"{"eventType":"t","id":"own"}"#;
+        assert_eq!(
+            read(own, &properties, MissingId::Random),
+            [id::of_producer("shop", "own")]
+        );
+        assert_eq!(
+            read(plain, &properties, MissingId::Random),
+            [id::of_producer("shop", "m-1")]
+        );
+        assert_ne!(
+            read(plain, &none, MissingId::Random),
+            read(plain, &none, MissingId::Random)
+        );
+        assert_eq!(
+            read(plain, &none, MissingId::Content),
+            read(plain, &none, MissingId::Content)
+        );
+
+        let array = r#"[{"eventType":"t"},{"eventType":"t"}]"#;
+        let ids = read(array, &properties, MissingId::Random);
+        assert_eq!(ids, read(array, &properties, MissingId::Random));
+        assert_ne!(ids[0], ids[1]);
+        assert_eq!(
+            read(array, &none, MissingId::Content),
+            read(array, &none, MissingId::Content)
+        );
+    }
+
+    #[test]
+    fn a_frame_of_a_later_release_is_put_aside_not_guessed_at() {
+        let mut headers = lapin::types::FieldTable::default();
+        headers.insert(frame::VERSION_HEADER.into(), AMQPValue::LongLongInt(2));
+        let properties = BasicProperties::default().with_headers(headers);
+        let contents = read(b"[]", &properties, &rules(MissingId::Random));
+        assert!(contents.bad[0].error.contains("version 2"));
+    }
+}

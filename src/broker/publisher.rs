@@ -1,0 +1,177 @@
+//! Publishing with confirms: a message counts as sent when a queue has it.
+
+use super::connection::LinkWatch;
+use super::dead_letter::DeadLetter;
+use super::topology::Topology;
+use crate::event::{Event, frame};
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Confirmation};
+use std::time::Duration;
+
+/// Attempts so far, on a message that comes round again.
+pub const ATTEMPTS_HEADER: &str = "eclusa-attempts";
+/// Text of the last failure.
+pub const ERROR_HEADER: &str = "eclusa-error";
+/// Delivery mode that survives a restart of the broker.
+const PERSISTENT: u8 = 2;
+
+/// Why a message is not known to be in a queue.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// There is no connection now.
+    #[error("not connected to the broker")]
+    Down,
+    /// The queue does not exist; the broker would have thrown the message away.
+    #[error("the queue {0} does not exist")]
+    Unroutable(String),
+    /// The broker could not take it.
+    #[error("the broker refused the message")]
+    Nacked,
+    /// No confirm in time; the message may or may not be in the queue.
+    #[error("no confirm from the broker within {0:?}")]
+    TimedOut(Duration),
+    /// The connection or channel failed; the message may or may not be in the queue.
+    #[error("publishing failed: {0}")]
+    Broker(#[from] lapin::Error),
+    /// The event cannot be written as JSON.
+    #[error("cannot write the message: {0}")]
+    Encoding(#[from] serde_json::Error),
+}
+
+/// The way onto the queues; clones share it.
+#[derive(Clone)]
+pub struct Publisher {
+    link: LinkWatch,
+    topology: Topology,
+    timeout: Duration,
+}
+
+impl Publisher {
+    /// Publishes over whatever link is in force.
+    pub fn new(link: LinkWatch, topology: Topology, timeout: Duration) -> Self {
+        Self {
+            link,
+            topology,
+            timeout,
+        }
+    }
+
+    /// Whether there is a link now.
+    pub fn is_connected(&self) -> bool {
+        self.link.borrow().is_some()
+    }
+
+    /// Puts a frame on the work queue.
+    ///
+    /// # Errors
+    /// [`PublishError`]; except for `Down`, `Unroutable` and `Nacked` the frame may be there all
+    /// the same, and publishing it again is safe.
+    pub async fn publish_frame(&self, frame: &[u8]) -> Result<(), PublishError> {
+        let headers = frame_headers();
+        self.publish(self.topology.queue(), frame, json(headers))
+            .await
+    }
+
+    /// Puts one event on the retry queue of a delay, from where it comes back to the work queue.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish_frame`].
+    pub async fn publish_retry(
+        &self,
+        event: &Event,
+        delay: Duration,
+        attempts: u32,
+        error: &str,
+    ) -> Result<(), PublishError> {
+        let mut encoder = frame::Encoder::default();
+        encoder.push(event)?;
+        let mut headers = frame_headers();
+        headers.insert(ATTEMPTS_HEADER.into(), AMQPValue::LongUInt(attempts));
+        headers.insert(
+            ERROR_HEADER.into(),
+            AMQPValue::LongString(short(error).into()),
+        );
+        let queue = self.topology.retry_queue(delay);
+        self.publish(&queue, &encoder.finish(), json(headers)).await
+    }
+
+    /// Puts a dead letter on the dead-letter queue.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish_frame`].
+    pub async fn publish_dead_letter(&self, letter: &DeadLetter) -> Result<(), PublishError> {
+        let headers = letter.headers(self.topology.queue());
+        let mut properties = BasicProperties::default()
+            .with_headers(headers)
+            .with_delivery_mode(PERSISTENT);
+        if let Some(content_type) = &letter.content_type {
+            properties = properties.with_content_type(content_type.as_str().into());
+        }
+        if let Some(message_id) = &letter.message_id {
+            properties = properties.with_message_id(message_id.as_str().into());
+        }
+        self.publish(self.topology.dead_letter_queue(), &letter.body, properties)
+            .await
+    }
+
+    async fn publish(
+        &self,
+        queue: &str,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<(), PublishError> {
+        let link = self.link.borrow().clone().ok_or(PublishError::Down)?;
+        // Through the default exchange straight to the queue, and mandatory: without it the broker
+        // confirms a message that it has thrown away.
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let confirmed = async {
+            link.publishing
+                .basic_publish("".into(), queue.into(), options, body, properties)
+                .await?
+                .await
+        };
+        match tokio::time::timeout(self.timeout, confirmed).await {
+            Err(_) => {
+                link.suspect();
+                Err(PublishError::TimedOut(self.timeout))
+            }
+            Ok(Err(error)) => {
+                link.suspect();
+                Err(error.into())
+            }
+            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
+            // With `mandatory` the confirm of an unroutable message carries the message.
+            Ok(Ok(Confirmation::Ack(Some(_)))) => {
+                // Connecting anew declares the queue again.
+                link.suspect();
+                Err(PublishError::Unroutable(queue.to_owned()))
+            }
+            Ok(Ok(Confirmation::Nack(_) | Confirmation::NotRequested)) => Err(PublishError::Nacked),
+        }
+    }
+}
+
+fn frame_headers() -> FieldTable {
+    let mut headers = FieldTable::default();
+    headers.insert(
+        frame::VERSION_HEADER.into(),
+        AMQPValue::LongLongInt(frame::VERSION),
+    );
+    headers
+}
+
+fn json(headers: FieldTable) -> BasicProperties {
+    BasicProperties::default()
+        .with_headers(headers)
+        .with_content_type("application/json".into())
+        .with_delivery_mode(PERSISTENT)
+}
+
+/// An error's text at a length that fits a header frame.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(1_000).collect()
+}

@@ -1,0 +1,193 @@
+//! What Eclusa declares on the broker, every time it connects.
+//!
+//! ```text
+//! foreign publishers ─► exchange (topic) ─#─► work queue ◄── Eclusa (default exchange, mandatory)
+//!                                               │    ▲
+//!                     dead-letter exchange ◄────┘    └── retry queues (one per delay, by TTL)
+//!                              └─► dead-letter queue
+//! ```
+//!
+//! All queues are quorum queues. What exists with other arguments is adopted as it is, with a
+//! warning: it holds somebody's messages.
+
+use super::server_version::ServerVersion;
+use crate::config::broker::{BrokerSettings, DEFAULT_QUEUE};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+use std::time::Duration;
+
+/// The names in use, and the delays that have a retry queue.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    settings: BrokerSettings,
+    delays: Vec<Duration>,
+}
+
+impl Topology {
+    /// For these settings and delays.
+    pub fn new(settings: &BrokerSettings, delays: Vec<Duration>) -> Self {
+        Self {
+            settings: settings.clone(),
+            delays,
+        }
+    }
+
+    /// The work queue.
+    pub fn queue(&self) -> &str {
+        &self.settings.queue
+    }
+
+    /// The dead-letter queue.
+    pub fn dead_letter_queue(&self) -> &str {
+        &self.settings.dead_letter_queue
+    }
+
+    /// The retry queue of a delay: the prefix and the delay as `1s` or `250ms`. A work queue of
+    /// another name has retry queues of its own, since they lead back to it.
+    pub fn retry_queue(&self, delay: Duration) -> String {
+        let delay = if delay.subsec_millis() == 0 {
+            format!("{}s", delay.as_secs())
+        } else {
+            format!("{}ms", delay.as_millis())
+        };
+        if self.settings.queue == DEFAULT_QUEUE {
+            format!("{}.{delay}", self.settings.retry_prefix)
+        } else {
+            format!(
+                "{}.{}.{delay}",
+                self.settings.retry_prefix, self.settings.queue
+            )
+        }
+    }
+
+    /// Declares everything.
+    ///
+    /// # Errors
+    /// lapin's. A mismatch of a queue's arguments is none; of an exchange's kind it is.
+    pub async fn declare(
+        &self,
+        connection: &Connection,
+        version: Option<ServerVersion>,
+    ) -> lapin::Result<()> {
+        let settings = &self.settings;
+        let channel = connection.create_channel().await?;
+        exchange(&channel, &settings.exchange, ExchangeKind::Topic).await?;
+        exchange(
+            &channel,
+            &settings.dead_letter_exchange,
+            ExchangeKind::Fanout,
+        )
+        .await?;
+
+        let no_limit = version.is_some_and(ServerVersion::delivery_limit_can_be_switched_off);
+        queue(connection, &settings.dead_letter_queue, quorum(no_limit)).await?;
+
+        let mut work = quorum(no_limit);
+        dead_letter_to(&mut work, &settings.dead_letter_exchange, None);
+        queue(connection, &settings.queue, work).await?;
+
+        for delay in &self.delays {
+            let mut retry = quorum(no_limit);
+            let ttl = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+            retry.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl));
+            dead_letter_to(&mut retry, "", Some(&settings.queue));
+            queue(connection, &self.retry_queue(*delay), retry).await?;
+        }
+
+        let bind = |queue: &str, exchange: &str, key: &str| {
+            let (queue, exchange, key) = (queue.into(), exchange.into(), key.into());
+            channel.queue_bind(
+                queue,
+                exchange,
+                key,
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+        };
+        bind(&settings.queue, &settings.exchange, "#").await?;
+        bind(
+            &settings.dead_letter_queue,
+            &settings.dead_letter_exchange,
+            "",
+        )
+        .await?;
+        channel.close(200, "declared".into()).await
+    }
+}
+
+fn quorum(no_delivery_limit: bool) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    if no_delivery_limit {
+        // From 4.0 on the broker would dead-letter on the 21st delivery by itself; attempts are
+        // counted here.
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(-1));
+    }
+    arguments
+}
+
+/// At-least-once, so that nothing is lost between the two queues; it asks for reject-publish.
+fn dead_letter_to(arguments: &mut FieldTable, exchange: &str, key: Option<&str>) {
+    arguments.insert("x-dead-letter-exchange".into(), text(exchange));
+    if let Some(key) = key {
+        arguments.insert("x-dead-letter-routing-key".into(), text(key));
+    }
+    arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    channel
+        .exchange_declare(name.into(), kind, options, FieldTable::default())
+        .await
+}
+
+/// Declares a queue on a channel of its own, since the broker closes the channel over a mismatch.
+async fn queue(connection: &Connection, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    match channel.queue_declare(name.into(), options, arguments).await {
+        Ok(_) => channel.close(200, "declared".into()).await,
+        Err(error) if is_mismatch(&error) => {
+            let channel = connection.create_channel().await?;
+            let options = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            channel
+                .queue_declare(name.into(), options, FieldTable::default())
+                .await?;
+            tracing::warn!(
+                queue = name,
+                %error,
+                "the queue exists with other arguments and is used as it is; to have Eclusa's, \
+                 empty it, delete it and restart"
+            );
+            channel.close(200, "adopted".into()).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_mismatch(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => matches!(
+            error.kind(),
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+        ),
+        _ => false,
+    }
+}

@@ -1,0 +1,61 @@
+//! `eclusa config`
+
+use super::GlobalArgs;
+use crate::config::DEFAULTS;
+use crate::config::auth::Scope;
+use clap::Subcommand;
+use rand::RngCore;
+use sha2::{Digest, Sha256};
+use std::process::ExitCode;
+
+/// What to do with the settings.
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether the settings are in order
+    Check,
+    /// Print the settings in force, secrets hidden
+    Show,
+    /// Print every setting with its default and what it is for
+    Default,
+    /// Make an API key: prints the key, once, and its entry for the settings
+    NewKey {
+        /// Name of the key, and producer of what it sends
+        name: String,
+        /// What it may do (may be repeated)
+        #[arg(long = "scope", value_enum, default_values = ["ingest"])]
+        scopes: Vec<Scope>,
+    },
+}
+
+/// Does it.
+pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ConfigCommand::Check => {
+            let settings = global.sources(Vec::new()).load()?;
+            println!(
+                "The settings are in order; mode {}.",
+                settings.mode().as_str()
+            );
+        }
+        ConfigCommand::Show => print!("{}", global.sources(Vec::new()).show()?),
+        ConfigCommand::Default => print!("{DEFAULTS}"),
+        ConfigCommand::NewKey { name, scopes } => {
+            let mut secret = [0; 32];
+            rand::rng().fill_bytes(&mut secret);
+            let key = format!("eclusa_{}", hex::encode(secret));
+            let hash = hex::encode(Sha256::digest(&key));
+            let scopes: Vec<String> = scopes
+                .into_iter()
+                .map(|scope| format!("\"{}\"", scope.as_str()))
+                .collect();
+            println!("Key (shown this once): {key}\n");
+            println!("Put this into the list auth.keys of the settings file:");
+            let name = toml::Value::String(name);
+            println!(
+                "  {{ name = {name}, hash = \"sha256:{hash}\", scopes = [{}] }},",
+                scopes.join(", ")
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,101 @@
+//! Events sent to a running server over HTTP: while it has the embedded mode's file, it alone
+//! writes there.
+
+use crate::event::{Event, Source, frame};
+use anyhow::{Context as _, bail};
+use awc::Client;
+use awc::http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use std::time::Duration;
+
+/// A server that takes events.
+pub struct Remote {
+    client: Client,
+    url: String,
+    key: Option<String>,
+}
+
+/// What the server made of a chunk.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Taken {
+    /// New events.
+    pub stored: u64,
+    /// Events it had already.
+    pub duplicate: u64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    items: Vec<AnswerItem>,
+}
+
+#[derive(Deserialize)]
+struct AnswerItem {
+    status: String,
+}
+
+impl Remote {
+    /// A server at `url`, such as `http://127.0.0.1:3000`.
+    pub fn new(url: &str, key: Option<String>) -> Self {
+        Self {
+            client: Client::builder().timeout(Duration::from_secs(60)).finish(),
+            url: format!("{}/v1/events", url.trim_end_matches('/')),
+            key,
+        }
+    }
+
+    /// Sends a chunk. `Ok(None)` when the server cannot take it now.
+    ///
+    /// # Errors
+    /// When it refuses the chunk for good, with its reason.
+    pub async fn send(&self, events: &[Event]) -> anyhow::Result<Option<Taken>> {
+        let items: Vec<serde_json::Value> = events
+            .iter()
+            .map(|event| {
+                json!({
+                    "id": event.original_id.clone().unwrap_or_else(|| event.event_id.to_string()),
+                    "userId": event.user_id,
+                    "eventType": event.event_type,
+                    "eventData": event.event_data,
+                    "sessionId": event.session_id,
+                    "timestamp": event.timestamp.map(frame::rfc3339),
+                })
+            })
+            .collect();
+        let mut request = self.client.post(&self.url);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let mut response = match request.send_json(&items).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(%error, "the server does not answer");
+                return Ok(None);
+            }
+        };
+        let body = response.body().limit(16 * 1024 * 1024).await?;
+        match response.status() {
+            StatusCode::ACCEPTED => {
+                let answer: Answer =
+                    serde_json::from_slice(&body).context("the server's answer is not Eclusa's")?;
+                let duplicate = answer.items.iter().filter(|i| i.status == "duplicate");
+                let duplicate = duplicate.count() as u64;
+                Ok(Some(Taken {
+                    stored: answer.items.len() as u64 - duplicate,
+                    duplicate,
+                }))
+            }
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Ok(None),
+            status => bail!(
+                "the server answered {status}: {}",
+                String::from_utf8_lossy(&body)
+            ),
+        }
+    }
+
+    /// Whether every event of an import can go this way. HTTP asks for a user.
+    pub fn takes(event: &Event) -> bool {
+        event.user_id.is_some() && event.source == Source::Import
+    }
+}

@@ -1,0 +1,141 @@
+//! `eclusa events tail`
+
+use super::{FilterArgs, table};
+use crate::config::Settings;
+use crate::event::StoredEvent;
+use crate::store::EventStore;
+use crate::supervision::Backoff;
+use clap::{Args, ValueEnum};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How often the log is asked for news.
+const LOOK: Duration = Duration::from_millis(250);
+/// Most events taken at once.
+const AT_ONCE: usize = 1_000;
+
+/// Options of `tail`.
+#[derive(Args)]
+pub struct TailArgs {
+    /// Go on with the events that come, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// How many of the newest events to begin with
+    #[arg(long, short = 'n', default_value_t = 10, value_name = "NUMBER")]
+    lines: usize,
+    /// ndjson, or table (the default on a terminal)
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Ndjson,
+    Table,
+}
+
+/// Prints them, oldest first.
+pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode> {
+    let format = args.format.unwrap_or(if std::io::stdout().is_terminal() {
+        Format::Table
+    } else {
+        Format::Ndjson
+    });
+    let store = super::open_for_reading(settings).await?;
+    let filter = args.filter.filter();
+    // The position comes before the listing: an event in between is printed twice rather than
+    // never, and the check by `id` below takes the second print back.
+    let mut position = store.tail_from_now().await?;
+    let mut shown = 0;
+    if args.lines > 0 {
+        let mut events = newest(&*store, &filter, args.lines).await?;
+        events.reverse();
+        shown = events.iter().map(|event| event.id).max().unwrap_or(0);
+        if !print(&events, format)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut first_look = true;
+    let mut backoff = Backoff::new(LOOK, Duration::from_secs(5));
+    loop {
+        match store.tail(&filter, position, AT_ONCE).await {
+            Ok((mut events, next)) => {
+                backoff.reset();
+                let more = next != position;
+                position = next;
+                if first_look {
+                    events.retain(|event| event.id > shown);
+                }
+                first_look &= events.is_empty();
+                if !print(&events, format)? {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                if !more {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+            Err(error) => {
+                eprintln!("eclusa: {error}; trying again");
+                tokio::time::sleep(backoff.next_pause()).await;
+            }
+        }
+    }
+}
+
+/// The newest events, newest first, over as many pages as it takes.
+async fn newest(
+    store: &dyn EventStore,
+    filter: &crate::store::EventFilter,
+    lines: usize,
+) -> anyhow::Result<Vec<StoredEvent>> {
+    let mut events = Vec::new();
+    let mut before = None;
+    while events.len() < lines {
+        let limit = (lines - events.len()).min(AT_ONCE);
+        let page = store.list(filter, before, limit).await?;
+        events.extend(page.events);
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+/// `false` when the reader of our output has gone (`| head`), which is no error.
+fn print(events: &[StoredEvent], format: Format) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    for event in events {
+        let line = match format {
+            Format::Ndjson => serde_json::to_string(event)?,
+            Format::Table => row(event),
+        };
+        match writeln!(out, "{line}") {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match out.flush() {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).map_err(Into::into),
+    }
+}
+
+fn row(event: &StoredEvent) -> String {
+    let text = |value: &Option<String>| table::printable(value.as_deref().unwrap_or("-"));
+    format!(
+        "{}  {:<24} {:<16} {:<16} {}",
+        event.timestamp.format("%Y-%m-%d %H:%M:%S%.3f"),
+        table::printable(&event.event_type),
+        text(&event.user_id),
+        text(&event.session_id),
+        table::printable(event.event_data.get()),
+    )
+}

@@ -1,0 +1,127 @@
+//! The command line.
+
+pub mod config;
+pub mod events;
+pub mod migrate;
+pub mod serve;
+
+use crate::config::Sources;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Event processor: events in over HTTP and AMQP, durable before the caller hears yes, batched, and
+/// written to PostgreSQL or SQLite exactly once.
+///
+/// Without a command it serves. Without settings it serves on 127.0.0.1:3000 and keeps its events
+/// in a SQLite file under ./data.
+#[derive(Parser)]
+#[command(name = "eclusa", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Default)]
+pub struct GlobalArgs {
+    /// Settings file; ./eclusa.toml is read when it exists
+    #[arg(long, short, global = true, env = "ECLUSA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one setting, such as --set batch.max_events=500 (may be repeated)
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// Log filter, such as debug or warn,eclusa=debug
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+impl GlobalArgs {
+    /// The settings' sources, with further flags of a command.
+    fn sources(&self, flags: Vec<(String, String)>) -> Sources {
+        let mut all = self.set.clone();
+        all.extend(flags);
+        if let Some(filter) = &self.log {
+            all.push(("log.filter".to_owned(), filter.clone()));
+        }
+        Sources::from_process(self.config.clone(), all)
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+        .ok_or_else(|| "must be KEY=VALUE, such as batch.max_events=500".to_owned())
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take events and write them (the default)
+    Serve(serve::ServeArgs),
+    /// Bring the store's tables up to date, and end
+    Migrate,
+    /// Check, show or print settings; make API keys
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Import, follow and count events
+    #[command(subcommand)]
+    Events(events::EventsCommand),
+    /// Print completions for a shell: eclusa completions bash > /etc/bash_completion.d/eclusa
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => serve::run(&cli.global, &cli.serve),
+        Some(Command::Serve(args)) => serve::run(&cli.global, &args),
+        Some(Command::Migrate) => migrate::run(&cli.global),
+        Some(Command::Config(command)) => config::run(&cli.global, command),
+        Some(Command::Events(command)) => events::run(&cli.global, command),
+        Some(Command::Completions { shell }) => {
+            let name = "eclusa";
+            clap_complete::generate(shell, &mut Cli::command(), name, &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("eclusa: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a future on actix's runtime, which actors need.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    actix_web::rt::System::new().block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_work_with_and_without_the_command() {
+        let cli = Cli::parse_from(["eclusa", "--port", "4000", "--set", "batch.max_events=7"]);
+        assert_eq!(cli.serve.port, Some(4000));
+        assert_eq!(
+            cli.global.set,
+            [("batch.max_events".to_owned(), "7".to_owned())]
+        );
+        let cli = Cli::parse_from(["eclusa", "serve", "--port", "4000", "--log", "debug"]);
+        assert!(matches!(cli.command, Some(Command::Serve(args)) if args.port == Some(4000)));
+    }
+}

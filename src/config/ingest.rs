@@ -1,0 +1,64 @@
+//! What an event may be, and how much may be on its way.
+
+use super::{Invalid, in_range, units};
+use crate::event::item::ItemLimits;
+use bytesize::ByteSize;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// `[ingest]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestSettings {
+    /// Producer of events that come without an API key.
+    pub producer: String,
+    /// Levels of nesting in `eventData`.
+    pub max_depth: usize,
+    /// Bytes of `id`, `userId`, `eventType` and `sessionId`, each.
+    pub max_field_bytes: usize,
+    /// How many days back the day inside a UUIDv7 id may lie.
+    pub accept_days: u32,
+    /// How long a request may wait to become durable.
+    #[serde(with = "units::duration")]
+    pub timeout: Duration,
+    /// All bytes on their way through the process.
+    pub max_in_flight: ByteSize,
+}
+
+impl IngestSettings {
+    /// The limits an item is checked against.
+    pub fn item_limits(&self) -> ItemLimits {
+        ItemLimits {
+            max_depth: self.max_depth,
+            max_field_bytes: self.max_field_bytes,
+            accept_days: self.accept_days,
+        }
+    }
+
+    pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
+        if self.producer.is_empty() {
+            found.push(Invalid::new("ingest.producer", "must not be empty"));
+        }
+        in_range(found, "ingest.max_depth", self.max_depth, 1..=512);
+        // PostgreSQL refuses index entries beyond 2,704 bytes, and (user_id, event_type) is one.
+        in_range(
+            found,
+            "ingest.max_field_bytes",
+            self.max_field_bytes,
+            36..=1_280,
+        );
+        in_range(found, "ingest.accept_days", self.accept_days, 1..=36_500);
+        in_range(
+            found,
+            "ingest.max_in_flight",
+            self.max_in_flight,
+            ByteSize::mib(1)..=ByteSize::gib(64),
+        );
+        if self.timeout.is_zero() {
+            found.push(Invalid::new(
+                "ingest.timeout",
+                "must be longer than nothing",
+            ));
+        }
+    }
+}

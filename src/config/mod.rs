@@ -1,0 +1,309 @@
+//! Settings: one file per concern. Defaults come from `config/eclusa.toml`, which is built in; over
+//! them a file, the environment, and flags ([`layers`]).
+
+pub mod auth;
+pub mod batch;
+pub mod broker;
+pub mod http;
+pub mod ingest;
+pub mod layers;
+pub mod log;
+pub mod reload;
+pub mod retry;
+pub mod shutdown;
+pub mod store;
+mod units;
+
+use serde::Deserialize;
+use std::path::PathBuf;
+
+pub use layers::{ConfigError, Sources};
+pub use reload::LiveSettings;
+
+/// The built-in defaults, which are also the documentation of every key.
+pub const DEFAULTS: &str = include_str!("../../config/eclusa.toml");
+
+/// Which store and which door the events pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Decide by which URLs are set.
+    Auto,
+    /// SQLite, direct.
+    Embedded,
+    /// PostgreSQL, direct.
+    Database,
+    /// PostgreSQL behind RabbitMQ.
+    Full,
+}
+
+impl Mode {
+    /// The word in settings and start-up output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Auto => "auto",
+            Mode::Embedded => "embedded",
+            Mode::Database => "database",
+            Mode::Full => "full",
+        }
+    }
+}
+
+/// All settings, checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Name of the environment.
+    pub environment: String,
+    /// As set; [`Settings::mode`] resolves `auto`.
+    mode: Mode,
+    /// Folder of the embedded mode's files.
+    pub data_dir: PathBuf,
+    /// The HTTP door.
+    pub http: http::HttpSettings,
+    /// What an event may be.
+    pub ingest: ingest::IngestSettings,
+    /// When a batch goes out.
+    pub batch: batch::BatchSettings,
+    /// PostgreSQL.
+    pub store: store::StoreSettings,
+    /// RabbitMQ.
+    pub broker: broker::BrokerSettings,
+    /// What follows a failure.
+    pub retry: retry::RetrySettings,
+    /// Who may do what.
+    pub auth: auth::AuthSettings,
+    /// Logs.
+    pub log: log::LogSettings,
+    /// Stopping.
+    pub shutdown: shutdown::ShutdownSettings,
+}
+
+/// A value that breaks a rule: the key as it is written in the file, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// Dotted key, or several that contradict each other.
+    pub key: String,
+    /// What is wrong, with the value, and what to do.
+    pub reason: String,
+}
+
+impl Invalid {
+    /// `key` breaks a rule.
+    pub fn new(key: &str, reason: impl Into<String>) -> Self {
+        Self {
+            key: key.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Adds an [`Invalid`] when a value is outside its range.
+fn in_range<T: PartialOrd + std::fmt::Display>(
+    found: &mut Vec<Invalid>,
+    key: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) {
+    if !range.contains(&value) {
+        found.push(Invalid::new(
+            key,
+            format!(
+                "is {value}, but must lie between {} and {}",
+                range.start(),
+                range.end()
+            ),
+        ));
+    }
+}
+
+impl Settings {
+    /// The mode in force: `auto` resolved.
+    pub fn mode(&self) -> Mode {
+        match self.mode {
+            Mode::Auto if !self.broker.url.is_empty() => Mode::Full,
+            Mode::Auto if !self.store.url.is_empty() => Mode::Database,
+            Mode::Auto => Mode::Embedded,
+            other => other,
+        }
+    }
+
+    /// Puts a mode in force, whatever the URLs say.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
+    /// The SQLite file of the embedded mode.
+    pub fn sqlite_file(&self) -> PathBuf {
+        self.data_dir.join("eclusa.db")
+    }
+
+    /// Checks every value, and those that must agree with each other.
+    pub fn validate(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        self.http.validate(&mut found);
+        self.ingest.validate(&mut found);
+        self.batch.validate(&mut found);
+        self.store.validate(&mut found);
+        self.broker.validate(&mut found);
+        self.retry.validate(&mut found);
+        self.auth.validate(&mut found);
+        self.log.validate(&mut found);
+        self.shutdown.validate(&mut found);
+        self.cross_check(&mut found);
+        found
+    }
+
+    fn cross_check(&self, found: &mut Vec<Invalid>) {
+        if matches!(self.mode(), Mode::Database | Mode::Full) && self.store.url.is_empty() {
+            found.push(Invalid::new(
+                "store.url",
+                format!(
+                    "is empty, but mode {} stores in PostgreSQL; set it, or DATABASE_URL",
+                    self.mode().as_str()
+                ),
+            ));
+        }
+        if !self.http.bind.is_loopback()
+            && self.auth.keys.is_empty()
+            && self.auth.without_keys == auth::WithoutKeys::Refuse
+        {
+            found.push(Invalid::new(
+                "http.bind",
+                format!(
+                    "is {}, reachable from other machines, but there are no API keys, so anybody \
+                     could write and read events. Make a key (eclusa config new-key NAME) and put \
+                     it into auth.keys, or set http.bind to 127.0.0.1, or, where the network is \
+                     private, set auth.without_keys to \"allow-beyond-loopback\"",
+                    self.http.bind
+                ),
+            ));
+        }
+        if self.batch.max_bytes.as_u64() > self.ingest.max_in_flight.as_u64() {
+            found.push(Invalid::new(
+                "batch.max_bytes, ingest.max_in_flight",
+                format!(
+                    "a batch of {} can never fill: only {} may be on their way at once",
+                    self.batch.max_bytes, self.ingest.max_in_flight
+                ),
+            ));
+        }
+        if self.http.max_body.as_u64() > self.ingest.max_in_flight.as_u64() {
+            found.push(Invalid::new(
+                "http.max_body, ingest.max_in_flight",
+                format!(
+                    "a request of {} can never be taken: only {} may be on their way at once",
+                    self.http.max_body, self.ingest.max_in_flight
+                ),
+            ));
+        }
+        if self.mode() == Mode::Full {
+            self.cross_check_broker(found);
+        }
+    }
+
+    fn cross_check_broker(&self, found: &mut Vec<Invalid>) {
+        if self.broker.url.is_empty() {
+            found.push(Invalid::new(
+                "broker.url",
+                "is empty, but mode full needs RabbitMQ; set it, or RABBITMQ_URL",
+            ));
+        }
+        let in_hand = usize::from(self.broker.prefetch) * self.broker.channels;
+        if in_hand < self.batch.max_events {
+            found.push(Invalid::new(
+                "broker.prefetch, batch.max_events",
+                format!(
+                    "{} channel(s) x prefetch {} = {in_hand} messages in hand can never fill a \
+                     batch of {} single-event messages; raise broker.prefetch to at least {}",
+                    self.broker.channels,
+                    self.broker.prefetch,
+                    self.batch.max_events,
+                    self.batch.max_events.div_ceil(self.broker.channels.max(1)),
+                ),
+            ));
+        }
+        let bytes = in_hand as u64 * self.broker.max_message_bytes.as_u64();
+        if bytes > self.ingest.max_in_flight.as_u64() {
+            found.push(Invalid::new(
+                "broker.prefetch, broker.max_message_bytes, ingest.max_in_flight",
+                format!(
+                    "{in_hand} messages of {} may be in hand at once, which is more than the {} \
+                     that may be on their way; lower the first two or raise the last",
+                    self.broker.max_message_bytes, self.ingest.max_in_flight
+                ),
+            ));
+        }
+        if self.batch.max_wait > self.broker.consumer_timeout / 2 {
+            found.push(Invalid::new(
+                "batch.max_wait, broker.consumer_timeout",
+                format!(
+                    "a batch that waits {} comes near the broker's consumer timeout of {}, which \
+                     closes the channel; keep it below half",
+                    humantime::format_duration(self.batch.max_wait),
+                    humantime::format_duration(self.broker.consumer_timeout)
+                ),
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, ConfigError> {
+        Sources::from_text(text).load()
+    }
+
+    fn keys(text: &str) -> Vec<String> {
+        match settings(text) {
+            Ok(_) => Vec::new(),
+            Err(ConfigError::Invalid(found)) => found.into_iter().map(|i| i.key).collect(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_embedded() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.mode(), Mode::Embedded);
+        assert_eq!(settings.batch.max_events, 100);
+        assert_eq!(settings.http.port, 3000);
+    }
+
+    #[test]
+    fn the_urls_decide_the_mode() {
+        assert_eq!(
+            settings("store.url = \"postgres://h/d\"").unwrap().mode(),
+            Mode::Database
+        );
+        let full = "store.url = \"postgres://h/d\"\nbroker.url = \"amqp://h\"";
+        assert_eq!(settings(full).unwrap().mode(), Mode::Full);
+        assert_eq!(keys("broker.url = \"amqp://h\""), ["store.url"]);
+    }
+
+    #[test]
+    fn contradictions_name_the_keys() {
+        let full = "store.url = \"postgres://h/d\"\nbroker.url = \"amqp://h\"\n";
+        assert_eq!(
+            keys(&format!("{full}broker.prefetch = 50")),
+            ["broker.prefetch, batch.max_events"]
+        );
+        assert_eq!(
+            keys(&format!("{full}batch.max_wait = \"20m\"")),
+            ["batch.max_wait, broker.consumer_timeout"]
+        );
+        assert_eq!(
+            keys(&format!("{full}broker.prefetch = 5000")),
+            ["broker.prefetch, broker.max_message_bytes, ingest.max_in_flight"]
+        );
+    }
+
+    #[test]
+    fn beyond_loopback_needs_keys_or_the_words() {
+        assert_eq!(keys("http.bind = \"0.0.0.0\""), ["http.bind"]);
+        let open = "http.bind = \"0.0.0.0\"\nauth.without_keys = \"allow-beyond-loopback\"";
+        assert!(settings(open).is_ok());
+    }
+}

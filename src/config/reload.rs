@@ -1,0 +1,93 @@
+//! Settings that change while the process runs.
+
+use super::{Settings, Sources};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// The settings in force, read by those parts whose keys are marked *(live)*.
+#[derive(Clone)]
+pub struct LiveSettings {
+    current: Arc<ArcSwap<Settings>>,
+}
+
+impl LiveSettings {
+    /// Begins with these.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(settings)),
+        }
+    }
+
+    /// The settings now. Cheap; ask again for every request rather than keep it.
+    pub fn get(&self) -> arc_swap::Guard<Arc<Settings>> {
+        self.current.load()
+    }
+
+    /// Reads the sources again. If they are in order, the live keys take effect; all others keep
+    /// the value they had at start.
+    ///
+    /// # Errors
+    /// What is wrong with them; the settings stay as they were.
+    pub fn reload(&self, sources: &Sources) -> Result<Reloaded, super::ConfigError> {
+        let new = sources.load()?;
+        let old = self.get();
+        let mut next = Settings::clone(&old);
+        next.http.max_body = new.http.max_body;
+        next.http.max_items = new.http.max_items;
+        next.ingest.max_depth = new.ingest.max_depth;
+        next.ingest.max_field_bytes = new.ingest.max_field_bytes;
+        next.ingest.accept_days = new.ingest.accept_days;
+        next.batch.max_events = new.batch.max_events;
+        next.batch.max_bytes = new.batch.max_bytes;
+        next.batch.max_wait = new.batch.max_wait;
+        next.auth.keys = new.auth.keys.clone();
+        next.log.filter = new.log.filter.clone();
+        let invalid = next.validate();
+        if !invalid.is_empty() {
+            return Err(super::ConfigError::Invalid(invalid));
+        }
+        let reloaded = Reloaded {
+            batch: next.batch != old.batch,
+            log: next.log.filter != old.log.filter,
+            needs_restart: format!("{next:?}{}{}", next.store.url, next.broker.url)
+                != format!("{new:?}{}{}", new.store.url, new.broker.url),
+        };
+        self.current.store(Arc::new(next));
+        Ok(reloaded)
+    }
+}
+
+/// What a reload changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The batch bounds.
+    pub batch: bool,
+    /// The log filter.
+    pub log: bool,
+    /// A key that is not live has another value now, which the next start will read.
+    pub needs_restart: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_keys_change_others_stay_and_nonsense_changes_nothing() {
+        let live = LiveSettings::new(Sources::from_text("").load().unwrap());
+        let reloaded = live
+            .reload(&Sources::from_text(
+                "batch.max_events = 10\nhttp.port = 4000",
+            ))
+            .unwrap();
+        assert!(reloaded.batch && reloaded.needs_restart && !reloaded.log);
+        assert_eq!(live.get().batch.max_events, 10);
+        assert_eq!(live.get().http.port, 3000);
+
+        assert!(
+            live.reload(&Sources::from_text("batch.max_events = 0"))
+                .is_err()
+        );
+        assert_eq!(live.get().batch.max_events, 10);
+    }
+}

@@ -1,0 +1,55 @@
+//! PostgreSQL.
+
+use super::{Invalid, in_range, units};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// `[store]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    /// `postgres://user:password@host/database`; a secret.
+    pub url: String,
+    /// Apply migrations at start.
+    pub migrate: bool,
+    /// How long to wait at start for a database that is not up yet.
+    #[serde(with = "units::duration")]
+    pub startup_wait: Duration,
+    /// Connections for queries.
+    pub read_connections: usize,
+    /// How long to wait for a free connection.
+    #[serde(with = "units::duration")]
+    pub acquire_timeout: Duration,
+    /// How long one statement may take.
+    #[serde(with = "units::duration")]
+    pub statement_timeout: Duration,
+}
+
+impl std::fmt::Debug for StoreSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreSettings").finish_non_exhaustive()
+    }
+}
+
+impl StoreSettings {
+    pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
+        in_range(
+            found,
+            "store.read_connections",
+            self.read_connections,
+            1..=1_000,
+        );
+        let scheme = ["postgres://", "postgresql://"];
+        if !self.url.is_empty() && !scheme.iter().any(|s| self.url.starts_with(s)) {
+            found.push(Invalid::new("store.url", "must begin with postgres://"));
+        }
+        for (key, value) in [
+            ("store.acquire_timeout", self.acquire_timeout),
+            ("store.statement_timeout", self.statement_timeout),
+        ] {
+            if value.is_zero() {
+                found.push(Invalid::new(key, "must be longer than nothing"));
+            }
+        }
+    }
+}

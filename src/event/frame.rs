@@ -1,0 +1,185 @@
+//! Eclusa's own messages on the broker: a frame, several events as one JSON array.
+//!
+//! The broker's cost is per message, so events that are published at the same time travel
+//! together. Besides the fields that callers know, an event in a frame carries what was settled at
+//! the edge (`receivedAt`, `source`, `producer`, `originalId`), so that another replica writes the
+//! very row this one would have. The header [`VERSION_HEADER`] tells frames from the messages of
+//! foreign publishers.
+
+use super::{Event, Source};
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use uuid::Uuid;
+
+/// Message header that holds the version of the frame's shape.
+pub const VERSION_HEADER: &str = "eclusa-frame";
+/// The version written by this release; readers take this one and refuse later ones.
+pub const VERSION: i64 = 1;
+
+/// An event inside a frame. A reader passes over fields it does not know, so a later release may
+/// add some under the same version.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FrameItem<'a> {
+    id: Uuid,
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    original_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    producer: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    user_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    event_type: Cow<'a, str>,
+    #[serde(borrow)]
+    event_data: Cow<'a, RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    session_id: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    timestamp: Option<DateTime<Utc>>,
+    received_at: DateTime<Utc>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+}
+
+/// Why a frame cannot be read. The message is then dead-lettered as malformed, bytes intact.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The bytes are not a frame.
+    #[error("not a frame of version {VERSION}: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A door that this release does not know.
+    #[error("unknown source {0:?} in a frame")]
+    Source(String),
+}
+
+/// Writes one event to the end of `frame`, which is begun and ended by [`Encoder`].
+#[derive(Debug)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+    events: usize,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self {
+            bytes: vec![b'['],
+            events: 0,
+        }
+    }
+}
+
+impl Encoder {
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// serde_json's, which do not occur for an event's fields.
+    pub fn push(&mut self, event: &Event) -> Result<(), serde_json::Error> {
+        if self.events > 0 {
+            self.bytes.push(b',');
+        }
+        let item = FrameItem {
+            id: event.event_id,
+            original_id: event.original_id.as_deref().map(Cow::Borrowed),
+            producer: Cow::Borrowed(&event.producer),
+            user_id: event.user_id.as_deref().map(Cow::Borrowed),
+            event_type: Cow::Borrowed(&event.event_type),
+            event_data: Cow::Borrowed(&event.event_data),
+            session_id: event.session_id.as_deref().map(Cow::Borrowed),
+            timestamp: event.timestamp,
+            received_at: event.received_at,
+            source: Cow::Borrowed(event.source.as_str()),
+        };
+        serde_json::to_writer(&mut self.bytes, &item)?;
+        self.events += 1;
+        Ok(())
+    }
+
+    /// Events so far.
+    pub fn len(&self) -> usize {
+        self.events
+    }
+
+    /// Whether no event was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.events == 0
+    }
+
+    /// Ends the frame and gives its bytes.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.push(b']');
+        self.bytes
+    }
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// [`FrameError`]; none of its events is taken then.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Event>, FrameError> {
+    let items: Vec<FrameItem> = serde_json::from_slice(bytes)?;
+    items
+        .into_iter()
+        .map(|item| {
+            Ok(Event {
+                event_id: item.id,
+                original_id: item.original_id.map(Cow::into_owned),
+                producer: item.producer.as_ref().into(),
+                user_id: item.user_id.map(Cow::into_owned),
+                event_type: item.event_type.into_owned(),
+                event_data: item.event_data.into_owned(),
+                session_id: item.session_id.map(Cow::into_owned),
+                timestamp: item.timestamp.map(|time| time.trunc_subsecs(6)),
+                received_at: item.received_at.trunc_subsecs(6),
+                source: Source::parse(&item.source)
+                    .ok_or_else(|| FrameError::Source(item.source.to_string()))?,
+            })
+        })
+        .collect()
+}
+
+/// A time as it stands in headers and start-up output.
+pub fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{id, item};
+
+    #[test]
+    fn a_frame_comes_back_as_it_went() {
+        let event = |n: usize| Event {
+            event_id: id::fresh(),
+            original_id: (n == 1).then(|| "order \"1\"".to_owned()),
+            producer: "shop".into(),
+            user_id: (n != 2).then(|| "ü-1".to_owned()),
+            event_type: "order.placed".to_owned(),
+            event_data: RawValue::from_string(format!(r#"{{"n":{n}.50,"s":"\u00e9\n"}}"#)).unwrap(),
+            session_id: None,
+            timestamp: (n == 0).then(item::now),
+            received_at: item::now(),
+            source: Source::Http,
+        };
+        let events: Vec<Event> = (0..3).map(event).collect();
+        let mut encoder = Encoder::default();
+        for event in &events {
+            encoder.push(event).unwrap();
+        }
+        assert_eq!(encoder.len(), 3);
+        let back = decode(&encoder.finish()).unwrap();
+        for (sent, got) in events.iter().zip(&back) {
+            assert_eq!(format!("{sent:?}"), format!("{got:?}"));
+        }
+        assert_eq!(back.len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        for bytes in [&b"{}"[..], b"[{}]", b"[", b"\xff", b"[1]"] {
+            assert!(decode(bytes).is_err());
+        }
+    }
+}

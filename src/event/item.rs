@@ -1,0 +1,470 @@
+//! One item of a request or message: JSON text to checked fields, all flaws at once.
+
+use super::{Event, Source, id, json};
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What an item may hold at most. Part of the settings that change at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemLimits {
+    /// Levels of nesting in `eventData`.
+    pub max_depth: usize,
+    /// UTF-8 bytes of `id`, `userId`, `eventType` and `sessionId`, each.
+    pub max_field_bytes: usize,
+    /// How many days back the day inside a UUIDv7 id may lie.
+    pub accept_days: u32,
+}
+
+/// What is asked of an item besides its limits; it depends on the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// An item without `userId` is refused.
+    pub user_required: bool,
+    /// Fields that Eclusa does not know are refused rather than passed over: a misspelt field is
+    /// an error the caller can still mend.
+    pub refuse_unknown: bool,
+}
+
+impl Rules {
+    /// HTTP callers hear the answer, so they are held to the letter.
+    pub const HTTP: Rules = Rules {
+        user_required: true,
+        refuse_unknown: true,
+    };
+    /// A foreign publisher hears nothing; what can be stored of its message is.
+    pub const AMQP: Rules = Rules {
+        user_required: false,
+        refuse_unknown: false,
+    };
+}
+
+/// What is wrong with one field of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// The field's name on the wire; empty when it is the item as a whole.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+impl FieldError {
+    /// A flaw of `field`.
+    pub fn new(field: &str, reason: impl Into<String>) -> Self {
+        Self {
+            field: field.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// The checked fields of an item, before it has an identity.
+#[derive(Debug, Clone)]
+pub struct Fields {
+    /// The caller's id.
+    pub id: Option<String>,
+    /// `userId`.
+    pub user_id: Option<String>,
+    /// `eventType`.
+    pub event_type: String,
+    /// `eventData`, `{}` when absent.
+    pub event_data: Box<RawValue>,
+    /// `sessionId`.
+    pub session_id: Option<String>,
+    /// `timestamp`, in whole microseconds, as both stores keep it.
+    pub timestamp: Option<DateTime<Utc>>,
+}
+
+impl Fields {
+    /// Makes the event: `event_id` is the identity that was settled for it.
+    pub fn into_event(
+        self,
+        event_id: Uuid,
+        original_id: Option<String>,
+        producer: Arc<str>,
+        source: Source,
+        received_at: DateTime<Utc>,
+    ) -> Event {
+        Event {
+            event_id,
+            original_id,
+            producer,
+            user_id: self.user_id,
+            event_type: self.event_type,
+            event_data: self.event_data,
+            session_id: self.session_id,
+            timestamp: self.timestamp,
+            received_at,
+            source,
+        }
+    }
+}
+
+/// The identity a caller's `id` stands for, and the id as it came if that is another.
+///
+/// # Errors
+/// Why the id cannot be taken.
+pub fn resolve_id(
+    given: String,
+    producer: &str,
+    now: DateTime<Utc>,
+    accept_days: u32,
+) -> Result<(Uuid, Option<String>), String> {
+    // Only the canonical spelling counts as a UUID; 32 hexadecimal digits are more often a hash.
+    let uuid = (given.len() == 36)
+        .then(|| Uuid::try_parse(&given).ok())
+        .flatten();
+    match uuid {
+        Some(uuid) if uuid.is_nil() || uuid.is_max() => {
+            Err("is the nil or max UUID, which identifies nothing".to_owned())
+        }
+        Some(uuid) => {
+            id::check_day(&uuid, now, accept_days)?;
+            Ok((uuid, None))
+        }
+        None => Ok((id::of_producer(producer, &given), Some(given))),
+    }
+}
+
+/// The current time in whole microseconds, as both stores keep it.
+pub fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+/// An item's fields as raw JSON, and what is wrong with its keys.
+#[derive(Default)]
+struct RawItem<'a> {
+    id: Option<&'a RawValue>,
+    user_id: Option<&'a RawValue>,
+    event_type: Option<&'a RawValue>,
+    event_data: Option<&'a RawValue>,
+    session_id: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+    flaws: Vec<FieldError>,
+    unknown: Vec<String>,
+}
+
+/// No time in RFC 3339 that anybody means is longer.
+const MAX_TIME_BYTES: usize = 64;
+
+/// The fields of an item on the wire.
+const KNOWN: [&str; 6] = [
+    "id",
+    "userId",
+    "eventType",
+    "eventData",
+    "sessionId",
+    "timestamp",
+];
+
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for RawItem<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemVisitor;
+        impl<'de> Visitor<'de> for ItemVisitor {
+            type Value = RawItem<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an event object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawItem<'de>, M::Error> {
+                let mut item = RawItem::default();
+                while let Some(Key(key)) = map.next_key::<Key>()? {
+                    let value = map.next_value::<&RawValue>()?;
+                    let slot = match &*key {
+                        "id" => &mut item.id,
+                        "userId" => &mut item.user_id,
+                        "eventType" => &mut item.event_type,
+                        "eventData" => &mut item.event_data,
+                        "sessionId" => &mut item.session_id,
+                        "timestamp" => &mut item.timestamp,
+                        _ => {
+                            item.unknown.push(key.chars().take(64).collect());
+                            continue;
+                        }
+                    };
+                    if slot.replace(value).is_some() {
+                        item.flaws.push(FieldError::new(&key, "is given twice"));
+                    }
+                }
+                Ok(item)
+            }
+        }
+        deserializer.deserialize_map(ItemVisitor)
+    }
+}
+
+/// Reads one item. The text must be one syntactically valid JSON value.
+///
+/// # Errors
+/// Everything that is wrong with it, field by field.
+pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Vec<FieldError>> {
+    if !text.trim_start().starts_with('{') {
+        return Err(vec![FieldError::new("", "must be a JSON object")]);
+    }
+    let mut raw: RawItem = serde_json::from_str(text)
+        .map_err(|error| vec![FieldError::new("", json_reason(&error))])?;
+    let mut flaws = std::mem::take(&mut raw.flaws);
+    if rules.refuse_unknown {
+        flaws.extend(raw.unknown.iter().map(|name| unknown_field(name)));
+    }
+
+    let mut text_field = |name: &str, value: Option<&RawValue>| {
+        let max_bytes = if name == "timestamp" {
+            MAX_TIME_BYTES
+        } else {
+            limits.max_field_bytes
+        };
+        text_value(value, max_bytes).unwrap_or_else(|reason| {
+            flaws.push(FieldError::new(name, reason));
+            None
+        })
+    };
+    let id = text_field("id", raw.id);
+    let user_id = text_field("userId", raw.user_id);
+    let event_type = text_field("eventType", raw.event_type);
+    let session_id = text_field("sessionId", raw.session_id);
+    let timestamp = text_field("timestamp", raw.timestamp).and_then(|text| {
+        time_value(&text)
+            .map_err(|reason| flaws.push(FieldError::new("timestamp", reason)))
+            .ok()
+    });
+
+    let flawed = |flaws: &[FieldError], name: &str| flaws.iter().any(|f| f.field == name);
+    if rules.user_required && user_id.is_none() && !flawed(&flaws, "userId") {
+        flaws.push(FieldError::new("userId", "is required"));
+    }
+    if event_type.is_none() && !flawed(&flaws, "eventType") {
+        flaws.push(FieldError::new("eventType", "is required"));
+    }
+    let event_data = match data_value(raw.event_data, limits.max_depth) {
+        Ok(data) => data,
+        Err(reason) => {
+            flaws.push(FieldError::new("eventData", reason));
+            None
+        }
+    };
+    match (flaws.is_empty(), event_type, event_data) {
+        (true, Some(event_type), Some(event_data)) => Ok(Fields {
+            id,
+            user_id,
+            event_type,
+            event_data,
+            session_id,
+            timestamp,
+        }),
+        _ => Err(flaws),
+    }
+}
+
+/// An unknown field, with the known one it may have been meant for.
+fn unknown_field(name: &str) -> FieldError {
+    let near = KNOWN
+        .into_iter()
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(
+                    &known.to_lowercase(),
+                    &name.to_lowercase().replace(['_', '-'], ""),
+                ),
+                known,
+            )
+        })
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    let reason = match near {
+        Some((_, known)) => format!("is not a field of an event; did you mean {known}?"),
+        None => format!(
+            "is not a field of an event ({}); put it into eventData",
+            KNOWN.join(", ")
+        ),
+    };
+    FieldError::new(name, reason)
+}
+
+/// serde_json's message; the position counts within the item.
+fn json_reason(error: &serde_json::Error) -> String {
+    format!("is not valid JSON: {error}")
+}
+
+/// What kind of JSON value a text is, for messages.
+fn kind(value: &RawValue) -> &'static str {
+    match value.get().as_bytes().first() {
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// A string field: absent and `null` are the same, the empty string is refused.
+fn text_value(value: Option<&RawValue>, max_bytes: usize) -> Result<Option<String>, String> {
+    let Some(value) = value.filter(|v| v.get() != "null") else {
+        return Ok(None);
+    };
+    if !value.get().starts_with('"') {
+        return Err(format!("must be a string, not {}", kind(value)));
+    }
+    // The literal is at most six times as long as the text (\u0041), plus the quotes.
+    let too_long = || format!("is longer than {max_bytes} bytes");
+    if value.get().len() > 6 * max_bytes + 2 {
+        return Err(too_long());
+    }
+    let text: String = serde_json::from_str(value.get()).map_err(|error| {
+        if error.to_string().contains("surrogate") || error.to_string().contains("hex escape") {
+            "contains a lone surrogate, which is no character".to_owned()
+        } else {
+            json_reason(&error)
+        }
+    })?;
+    if text.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if text.len() > max_bytes {
+        return Err(too_long());
+    }
+    if text.contains('\0') {
+        return Err("contains U+0000, which PostgreSQL cannot store".to_owned());
+    }
+    Ok(Some(text))
+}
+
+/// A point in time: RFC 3339 with an offset, cut to microseconds.
+fn time_value(text: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|time| time.with_timezone(&Utc).trunc_subsecs(6))
+        .map_err(|_| {
+            "must be a time with an offset as in RFC 3339, such as 2026-01-31T09:30:00Z".to_owned()
+        })
+}
+
+/// The payload; `Ok(None)` never comes back, it only keeps the two failures apart.
+fn data_value(value: Option<&RawValue>, max_depth: usize) -> Result<Option<Box<RawValue>>, String> {
+    match value {
+        None => empty_object(),
+        Some(value) if value.get() == "null" => empty_object(),
+        Some(value) if value.get().starts_with('{') => {
+            json::check(value.get(), max_depth)?;
+            Ok(Some(value.to_owned()))
+        }
+        Some(value) => Err(format!("must be a JSON object, not {}", kind(value))),
+    }
+}
+
+fn empty_object() -> Result<Option<Box<RawValue>>, String> {
+    RawValue::from_string("{}".to_owned())
+        .map(Some)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ItemLimits = ItemLimits {
+        max_depth: 16,
+        max_field_bytes: 32,
+        accept_days: 400,
+    };
+
+    fn flaws(text: &str) -> Vec<(String, String)> {
+        parse(text, &LIMITS, Rules::HTTP)
+            .unwrap_err()
+            .into_iter()
+            .map(|f| (f.field, f.reason))
+            .collect()
+    }
+
+    #[test]
+    fn a_whole_item_is_read() {
+        let fields = parse(
+            r#"{"id":"a1","userId":"u","eventType":"t","eventData":{"n":1.0},"sessionId":null,
+                "timestamp":"2026-01-31T10:30:00.1234567+01:00"}"#,
+            &LIMITS,
+            Rules::HTTP,
+        )
+        .unwrap();
+        assert_eq!(fields.id.as_deref(), Some("a1"));
+        assert_eq!(fields.event_data.get(), r#"{"n":1.0}"#);
+        assert_eq!(fields.session_id, None);
+        assert_eq!(
+            fields.timestamp.unwrap().to_rfc3339(),
+            "2026-01-31T09:30:00.123456+00:00"
+        );
+    }
+
+    #[test]
+    fn data_defaults_to_an_empty_object_and_user_only_http_requires() {
+        let text = r#"{"eventType":"t","more":1}"#;
+        let fields = parse(text, &LIMITS, Rules::AMQP).unwrap();
+        assert_eq!(fields.event_data.get(), "{}");
+        let found = flaws(text);
+        assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn all_flaws_are_told_at_once() {
+        let found = flaws(
+            r#"{"userId":7,"eventType":"","eventData":[],"timestamp":"yesterday","session_id":"s"}"#,
+        );
+        let fields: Vec<&str> = found.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "session_id",
+                "userId",
+                "eventType",
+                "timestamp",
+                "eventData"
+            ]
+        );
+        assert!(
+            found[0].1.contains("did you mean sessionId"),
+            "{}",
+            found[0].1
+        );
+    }
+
+    #[test]
+    fn texts_no_store_takes_are_refused() {
+        for (value, reason) in [
+            (r#""a\u0000b""#, "U+0000"),
+            (r#""\uD800""#, "surrogate"),
+            (r#""012345678901234567890123456789012""#, "longer than 32"),
+            ("true", "not a boolean"),
+        ] {
+            let found = flaws(&format!(r#"{{"userId":{value},"eventType":"t"}}"#));
+            assert!(found[0].1.contains(reason), "{value}: {found:?}");
+        }
+        assert!(
+            flaws(r#"{"userId":"u","userId":"v","eventType":"t"}"#)[0]
+                .1
+                .contains("twice")
+        );
+        assert!(flaws("[1]")[0].1.contains("object"));
+    }
+
+    #[test]
+    fn an_id_that_is_no_uuid_becomes_one_per_producer() {
+        let resolve = |id: &str, producer| resolve_id(id.to_owned(), producer, now(), 400).unwrap();
+        let (a, original) = resolve("order-1", "shop");
+        assert_eq!(original.as_deref(), Some("order-1"));
+        assert_ne!(a, resolve("order-1", "blog").0);
+        let uuid = "8c5d6a44-9d5c-4b7e-9a43-0f7a3f1f9d11";
+        assert_eq!(
+            resolve(uuid, "shop"),
+            (Uuid::parse_str(uuid).unwrap(), None)
+        );
+        assert!(resolve_id(Uuid::nil().to_string(), "shop", now(), 400).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! Who is calling, and what they may do.
+
+use super::HttpState;
+use super::problem::Problem;
+use crate::config::auth::Scope;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::{FromRequest, HttpRequest, dev, web};
+use sha2::{Digest, Sha256};
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+
+/// Header that takes a bare key, for clients that cannot set `Authorization`.
+const API_KEY_HEADER: &str = "x-api-key";
+
+/// Whoever sent the request.
+pub struct Caller {
+    /// Whose events they send.
+    pub producer: Arc<str>,
+    /// What they may do; `None` without keys in the settings, where everybody may do everything.
+    scopes: Option<Vec<Scope>>,
+}
+
+impl Caller {
+    /// Refuses a caller that lacks the scope.
+    ///
+    /// # Errors
+    /// 403, naming the scope.
+    pub fn require(&self, scope: Scope) -> Result<(), Problem> {
+        match &self.scopes {
+            Some(scopes) if !scopes.contains(&scope) && !scopes.contains(&Scope::Admin) => {
+                Err(Problem::forbidden(format!(
+                    "the key {:?} lacks the scope {:?}",
+                    self.producer,
+                    scope.as_str()
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn identify(state: &HttpState, headers: &HeaderMap) -> Result<Self, Problem> {
+        let settings = state.settings.get();
+        if settings.auth.keys.is_empty() {
+            return Ok(Self {
+                producer: settings.ingest.producer.as_str().into(),
+                scopes: None,
+            });
+        }
+        let key = presented(headers).ok_or_else(|| {
+            Problem::unauthorized("an API key is needed: Authorization: Bearer KEY")
+        })?;
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        // Every key is compared, and each in constant time: neither the place of a key nor a
+        // common beginning of its hash shows in the time it takes.
+        let mut found = None;
+        for known in &settings.auth.keys {
+            let matches = known
+                .digest()
+                .is_some_and(|known| bool::from(known.ct_eq(&digest)));
+            if matches {
+                found = Some(known);
+            }
+        }
+        let known = found.ok_or_else(|| Problem::unauthorized("this API key is not known"))?;
+        Ok(Self {
+            producer: known.name.as_str().into(),
+            scopes: Some(known.scopes.clone()),
+        })
+    }
+}
+
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get(API_KEY_HEADER) {
+        return Some(value.as_bytes());
+    }
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
+        let Some(state) = request.app_data::<web::Data<HttpState>>() else {
+            return ready(Err(Problem::unavailable("the service is starting")));
+        };
+        let caller = Self::identify(state, request.headers());
+        if let Err(problem) = &caller {
+            tracing::debug!(path = request.path(), %problem, "caller refused");
+        }
+        ready(caller)
+    }
+}

@@ -1,0 +1,167 @@
+//! A request's body, cut into items.
+
+use super::HttpState;
+use super::problem::Problem;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use actix_web::{HttpRequest, web};
+use serde_json::value::RawValue;
+
+/// What the body is, by its content type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One object, or an array of objects.
+    Json,
+    /// One object a line.
+    Lines,
+}
+
+/// Items of a body as texts, and whether it was one object alone.
+#[derive(Debug)]
+pub struct Items<'a> {
+    /// Each item's JSON text.
+    pub texts: Vec<&'a str>,
+    /// The body was a single object, so the answer is one too.
+    pub single: bool,
+}
+
+/// The shape a request announces.
+///
+/// # Errors
+/// 415 for anything but JSON and NDJSON, and for compressed bodies.
+pub fn shape(request: &HttpRequest) -> Result<Shape, Problem> {
+    if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(Problem::unsupported("the body must not be compressed"));
+    }
+    let Some(value) = request.headers().get(CONTENT_TYPE) else {
+        return Ok(Shape::Json);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let essence = text
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" | "text/json" | "" => Ok(Shape::Json),
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonlines" => Ok(Shape::Lines),
+        other => Err(Problem::unsupported(format!(
+            "content type {other:?} is not read; send application/json or application/x-ndjson"
+        ))),
+    }
+}
+
+/// Reads the whole body within the limits of size and time.
+///
+/// # Errors
+/// 413, 408, or 400 for a body that breaks off.
+pub async fn read(state: &HttpState, payload: web::Payload) -> Result<web::Bytes, Problem> {
+    let (limit, patience) = {
+        let settings = state.settings.get();
+        (settings.http.max_body, settings.http.request_timeout)
+    };
+    let bytes = usize::try_from(limit.as_u64()).unwrap_or(usize::MAX);
+    match tokio::time::timeout(patience, payload.to_bytes_limited(bytes)).await {
+        Err(_) => Err(Problem::too_slow(format!(
+            "the body did not arrive within {}",
+            humantime::format_duration(patience)
+        ))),
+        Ok(Err(_limit)) => Err(Problem::too_large(format!(
+            "the body is larger than {limit} (http.max_body)"
+        ))),
+        Ok(Ok(Err(error))) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Ok(Ok(Ok(bytes))) => Ok(bytes),
+    }
+}
+
+/// Cuts a body into items.
+///
+/// # Errors
+/// 400 when it is not UTF-8 or not JSON, or holds nothing; 413 when it holds too much.
+pub fn items(body: &[u8], shape: Shape, max_items: usize) -> Result<Items<'_>, Problem> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Problem::bad_request(format!("the body is not UTF-8: {error}")))?;
+    let items = match shape {
+        Shape::Lines => Items {
+            texts: text
+                .split('\n')
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .collect(),
+            single: false,
+        },
+        Shape::Json => match text.trim_start().as_bytes().first() {
+            Some(b'{') => Items {
+                texts: vec![text],
+                single: true,
+            },
+            Some(b'[') => Items {
+                texts: serde_json::from_str::<Vec<&RawValue>>(text)
+                    .map_err(|error| {
+                        Problem::bad_request(format!("the body is not valid JSON: {error}"))
+                    })?
+                    .into_iter()
+                    .map(RawValue::get)
+                    .collect(),
+                single: false,
+            },
+            Some(_) => {
+                return Err(Problem::bad_request(
+                    "the body must be an event object or an array of them",
+                ));
+            }
+            None => return Err(Problem::bad_request("the body is empty")),
+        },
+    };
+    if items.texts.is_empty() {
+        return Err(Problem::bad_request("the body holds no events"));
+    }
+    if items.texts.len() > max_items {
+        return Err(Problem::too_large(format!(
+            "the body holds {} events, at most {max_items} are taken at once (http.max_items)",
+            items.texts.len()
+        )));
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(body: &str, shape: Shape) -> Vec<String> {
+        items(body.as_bytes(), shape, 3)
+            .map(|items| items.texts.into_iter().map(str::to_owned).collect())
+            .unwrap_or_else(|problem| vec![format!("! {problem}")])
+    }
+
+    #[test]
+    fn bodies_are_cut_into_items() {
+        assert_eq!(texts("{\"a\":1}", Shape::Json), ["{\"a\":1}"]);
+        assert_eq!(texts(" [{\"a\":1}, 2 ]", Shape::Json), ["{\"a\":1}", "2"]);
+        assert_eq!(texts("{}\r\n\n{}\n", Shape::Lines), ["{}", "{}"]);
+    }
+
+    #[test]
+    fn what_holds_nothing_or_too_much_is_refused() {
+        for (body, shape, part) in [
+            ("", Shape::Json, "empty"),
+            ("  ", Shape::Json, "empty"),
+            ("[]", Shape::Json, "no events"),
+            ("\n\n", Shape::Lines, "no events"),
+            ("[1,2,3,4]", Shape::Json, "at most 3"),
+            ("NaN", Shape::Json, "object or an array"),
+            ("[NaN]", Shape::Json, "not valid JSON"),
+            ("[{}", Shape::Json, "not valid JSON"),
+        ] {
+            let found = texts(body, shape);
+            assert!(found[0].contains(part), "{body:?}: {found:?}");
+        }
+        assert!(items(b"\xff", Shape::Json, 3).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! `POST /v1/events`: checks the items, gives each its identity, and answers when all are durable.
+
+use super::HttpState;
+use super::auth::Caller;
+use super::body;
+use super::problem::{ItemError, Problem};
+use crate::actors::http_ingest::Ingest;
+use crate::config::auth::Scope;
+use crate::event::item::{self, FieldError, Fields, Rules};
+use crate::event::outcome::Refusal;
+use crate::event::{Event, Outcome, Source, id, request};
+use actix_web::http::header::HeaderMap;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Longest `Idempotency-Key` taken.
+const MAX_KEY_BYTES: usize = 256;
+
+/// What became of an item.
+#[derive(Serialize)]
+struct Taken {
+    id: Uuid,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct TakenList {
+    accepted: usize,
+    items: Vec<Taken>,
+}
+
+/// `POST /v1/events`
+pub async fn post_events(
+    request: HttpRequest,
+    state: web::Data<HttpState>,
+    caller: Result<Caller, Problem>,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let result = async {
+        let caller = caller?;
+        caller.require(Scope::Ingest)?;
+        let shape = body::shape(&request)?;
+        let bytes = body::read(&state, payload).await?;
+        take(&state, &caller, request.headers(), shape, &bytes).await
+    };
+    result.await.inspect_err(|problem| {
+        state
+            .metrics
+            .refused
+            .with_label_values(&[problem.reason()])
+            .inc();
+    })
+}
+
+async fn take(
+    state: &HttpState,
+    caller: &Caller,
+    headers: &HeaderMap,
+    shape: body::Shape,
+    bytes: &[u8],
+) -> Result<HttpResponse, Problem> {
+    let (events, single) = read_events(state, caller, headers, shape, bytes)?;
+    let ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
+    let weight = events.iter().map(Event::weight).sum();
+    let permit = state.budget.try_take(weight).ok_or_else(|| {
+        Problem::overloaded("more events are on their way than ingest.max_in_flight allows")
+            .with_ids(ids.clone())
+    })?;
+    state
+        .metrics
+        .accepted
+        .with_label_values(&["http"])
+        .inc_by(events.len() as u64);
+    let (deliveries, outcomes) =
+        request::open(events, state.metrics.ledgers.intake.clone(), permit);
+    // If the mailbox is full the message is dropped here, and its tickets answer for it.
+    drop(state.ingest.try_send(Ingest(deliveries)));
+    let patience = state.settings.get().ingest.timeout;
+    let outcomes = match tokio::time::timeout(patience, outcomes).await {
+        Ok(Ok(outcomes)) => outcomes,
+        Ok(Err(_)) | Err(_) => {
+            return Err(Problem::unavailable(format!(
+                "not known to be durable after {}; repeat the request with these ids",
+                humantime::format_duration(patience)
+            ))
+            .with_ids(ids));
+        }
+    };
+    answer(&outcomes, ids, single)
+}
+
+/// All events of the body, or everything that is wrong with it.
+fn read_events(
+    state: &HttpState,
+    caller: &Caller,
+    headers: &HeaderMap,
+    shape: body::Shape,
+    bytes: &[u8],
+) -> Result<(Vec<Event>, bool), Problem> {
+    let (limits, max_items) = {
+        let settings = state.settings.get();
+        (settings.ingest.item_limits(), settings.http.max_items)
+    };
+    let key = idempotency_key(headers)?;
+    let items = body::items(bytes, shape, max_items)?;
+    let now = item::now();
+    let mut events = Vec::with_capacity(items.texts.len());
+    let mut errors = Vec::new();
+    for (index, text) in items.texts.iter().enumerate() {
+        let event = item::parse(text, &limits, Rules::HTTP).and_then(|mut fields| {
+            let (event_id, original) = identity(&mut fields, caller, key, index, |given| {
+                item::resolve_id(given, &caller.producer, now, limits.accept_days)
+            })?;
+            let producer = caller.producer.clone();
+            Ok(fields.into_event(event_id, original, producer, Source::Http, now))
+        });
+        match event {
+            Ok(event) => events.push(event),
+            Err(flaws) => {
+                errors.extend(flaws.into_iter().map(|flaw| ItemError { index, flaw }));
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok((events, items.single))
+    } else {
+        Err(Problem::invalid_items(errors, items.texts.len()))
+    }
+}
+
+/// The caller's id, else one of the request's key, else a new one.
+fn identity(
+    fields: &mut Fields,
+    caller: &Caller,
+    key: Option<&str>,
+    index: usize,
+    resolve: impl FnOnce(String) -> Result<(Uuid, Option<String>), String>,
+) -> Result<(Uuid, Option<String>), Vec<FieldError>> {
+    match (fields.id.take(), key) {
+        (Some(given), _) => resolve(given).map_err(|reason| vec![FieldError::new("id", reason)]),
+        (None, Some(key)) => Ok((id::of_idempotency_key(&caller.producer, key, index), None)),
+        (None, None) => Ok((id::fresh(), None)),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    value
+        .to_str()
+        .ok()
+        .map(str::trim)
+        .filter(|key| !key.is_empty() && key.len() <= MAX_KEY_BYTES)
+        .map(Some)
+        .ok_or_else(|| {
+            Problem::bad_request(format!(
+                "Idempotency-Key must be 1 to {MAX_KEY_BYTES} visible ASCII characters"
+            ))
+        })
+}
+
+/// 202 when every event is durable, else what the worst of them asks for.
+fn answer(outcomes: &[Outcome], ids: Vec<Uuid>, single: bool) -> Result<HttpResponse, Problem> {
+    let repeat = "repeat the request with these ids; what is stored already stays stored once";
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Refused(Refusal::Rejected) => {
+                return Err(Problem::rejected(
+                    "the store refuses an event of this request for good; the log says why",
+                )
+                .with_ids(ids));
+            }
+            Outcome::Refused(Refusal::Overloaded) => {
+                return Err(Problem::overloaded(format!("no room; {repeat}")).with_ids(ids));
+            }
+            Outcome::Refused(Refusal::Unavailable) | Outcome::Returned => {
+                return Err(
+                    Problem::unavailable(format!("not made durable; {repeat}")).with_ids(ids)
+                );
+            }
+            _ => {}
+        }
+    }
+    let mut taken = outcomes.iter().zip(ids).map(|(outcome, id)| Taken {
+        id,
+        status: match outcome {
+            Outcome::Published => "queued",
+            Outcome::Duplicate => "duplicate",
+            _ => "stored",
+        },
+    });
+    if single && let Some(one) = taken.next() {
+        return Ok(HttpResponse::Accepted().json(one));
+    }
+    let items: Vec<Taken> = taken.collect();
+    Ok(HttpResponse::Accepted().json(TakenList {
+        accepted: items.len(),
+        items,
+    }))
+}

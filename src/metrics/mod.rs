@@ -1,0 +1,200 @@
+//! Every metric, in one place. The doc comment of a field is its help text on `/metrics`.
+
+mod by_type;
+mod ledger;
+
+pub use by_type::StoredByType;
+pub use ledger::{Ledger, LedgerName, Ledgers};
+
+use crate::event::{Cause, Source, Trigger};
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// From 50 microseconds to 10 seconds: waits and work inside the process.
+const INSIDE: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 10.0,
+];
+/// From a millisecond to five minutes: what includes the batch's wait or an outage.
+const OUTSIDE: &[f64] = &[
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0,
+];
+/// Events in a batch.
+const SIZES: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
+];
+
+/// A kind of metric that [`metrics!`] can build.
+trait Build: Sized + Clone + Collector + 'static {
+    fn build(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self>;
+}
+
+impl Build for IntCounter {
+    fn build(name: &str, help: &str, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        Self::with_opts(Opts::new(name, help))
+    }
+}
+impl Build for IntGauge {
+    fn build(name: &str, help: &str, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        Self::with_opts(Opts::new(name, help))
+    }
+}
+impl Build for IntCounterVec {
+    fn build(name: &str, help: &str, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+impl Build for IntGaugeVec {
+    fn build(name: &str, help: &str, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+impl Build for Histogram {
+    fn build(name: &str, help: &str, _: &[&str], buckets: &[f64]) -> prometheus::Result<Self> {
+        Self::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
+    }
+}
+impl Build for HistogramVec {
+    fn build(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self> {
+        Self::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            labels,
+        )
+    }
+}
+
+macro_rules! metrics {
+    ($(#[doc = $help:literal] $field:ident: $kind:ident = $name:literal [$($label:literal),*] $buckets:expr;)*) => {
+        /// All metrics of the process, registered once.
+        pub struct Metrics {
+            registry: Registry,
+            /// What was taken and what became of it.
+            pub ledgers: Ledgers,
+            /// Stored events by type.
+            pub stored_by_type: StoredByType,
+            $(#[doc = $help] pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// Builds and registers them.
+            ///
+            /// # Errors
+            /// prometheus's, when two metrics share a name.
+            pub fn new() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                $(
+                    let $field = <$kind as Build>::build($name, $help.trim(), &[$($label),*], $buckets)?;
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                let ledgers = Ledgers::new()?;
+                registry.register(Box::new(ledgers.clone()))?;
+                let stored_by_type = StoredByType::new()?;
+                registry.register(Box::new(stored_by_type.clone()))?;
+                let metrics = Self { registry, ledgers, stored_by_type, $($field,)* };
+                metrics.begin_series();
+                Ok(metrics)
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Events taken at a door, valid and given an id, by door.
+    accepted: IntCounterVec = "eclusa_events_accepted_total" ["source"] &[];
+    /// Events committed in the log as new rows.
+    stored: IntCounter = "eclusa_events_stored_total" [] &[];
+    /// Events whose id the log already had.
+    duplicate: IntCounter = "eclusa_events_duplicate_total" [] &[];
+    /// Events whose id the log already had, with other content; the first one stays.
+    conflicting: IntCounter = "eclusa_events_conflicting_total" [] &[];
+    /// Events and messages put on the dead-letter queue, by cause.
+    dead_lettered: IntCounterVec = "eclusa_events_dead_lettered_total" ["cause"] &[];
+    /// Events not taken at a door, by reason.
+    refused: IntCounterVec = "eclusa_events_refused_total" ["reason"] &[];
+    /// Events published again to be tried later.
+    retried: IntCounter = "eclusa_events_retried_total" [] &[];
+    /// Time from taking an event to its row, in seconds.
+    event_latency: Histogram = "eclusa_event_latency_seconds" [] OUTSIDE;
+    /// Batches handed to a writer, by what opened the gate.
+    batches_flushed: IntCounterVec = "eclusa_batches_flushed_total" ["trigger"] &[];
+    /// Events in a batch handed to a writer.
+    batch_events: Histogram = "eclusa_batch_events" [] SIZES;
+    /// Time of one write of rows to the store, in seconds, by outcome (ok or the kind of error).
+    store_write: HistogramVec = "eclusa_store_write_seconds" ["outcome"] INSIDE;
+    /// Bytes of events on their way through the process.
+    in_flight_bytes: IntGauge = "eclusa_in_flight_bytes" [] &[];
+    /// Messages waiting in an actor's mailbox.
+    mailbox_depth: IntGaugeVec = "eclusa_actor_mailbox_depth" ["actor"] &[];
+    /// Time a message waited in an actor's mailbox, in seconds.
+    mailbox_wait: HistogramVec = "eclusa_actor_mailbox_wait_seconds" ["actor"] INSIDE;
+    /// Time an actor took to handle a message, in seconds.
+    handle: HistogramVec = "eclusa_actor_handle_seconds" ["actor", "message"] INSIDE;
+    /// Times an actor was restarted, by cause (panic or stopped).
+    restarts: IntCounterVec = "eclusa_actor_restarts_total" ["actor", "cause"] &[];
+    /// Whether the connection to the broker is up.
+    broker_connected: IntGauge = "eclusa_broker_connected" [] &[];
+    /// Times the connection to the broker was lost or could not be made.
+    broker_failures: IntCounter = "eclusa_broker_failures_total" [] &[];
+    /// Messages published to the work queue and confirmed.
+    frames_published: IntCounter = "eclusa_frames_published_total" [] &[];
+    /// Messages taken from the work queue.
+    messages_consumed: IntCounter = "eclusa_messages_consumed_total" [] &[];
+    /// HTTP requests answered, by route pattern, method and status.
+    http_requests: IntCounterVec = "eclusa_http_requests_total" ["route", "method", "status"] &[];
+    /// Time to answer an HTTP request, in seconds, by route pattern.
+    http_seconds: HistogramVec = "eclusa_http_request_seconds" ["route"] OUTSIDE;
+}
+
+impl Metrics {
+    /// Makes the series of labels that are known beforehand: one that is there from the start can
+    /// be alerted on.
+    fn begin_series(&self) {
+        for source in [Source::Http, Source::Amqp, Source::Import] {
+            self.accepted.with_label_values(&[source.as_str()]);
+        }
+        for cause in Cause::ALL {
+            self.dead_lettered.with_label_values(&[cause.as_str()]);
+        }
+        for trigger in Trigger::ALL {
+            self.batches_flushed.with_label_values(&[trigger.as_str()]);
+        }
+        for reason in [
+            "invalid",
+            "unauthorized",
+            "too_large",
+            "overloaded",
+            "unavailable",
+        ] {
+            self.refused.with_label_values(&[reason]);
+        }
+    }
+
+    /// All metrics in Prometheus text format.
+    ///
+    /// # Errors
+    /// prometheus's encoder's.
+    pub fn render(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doc_comments_are_the_help_and_counters_start_at_zero() {
+        let metrics = Metrics::new().unwrap();
+        let text = metrics.render().unwrap();
+        assert!(text.contains(
+            "# HELP eclusa_events_stored_total Events committed in the log as new rows."
+        ));
+        assert!(text.contains("\neclusa_events_stored_total 0\n"));
+    }
+}

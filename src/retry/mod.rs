@@ -1,0 +1,5 @@
+//! What follows a failure.
+
+pub mod policy;
+
+pub use policy::{Action, Verdict};

@@ -1,0 +1,130 @@
+//! The event log and what stands beside it: traits by capability, and the two stores behind them.
+//!
+//! [`postgres`] and [`sqlite`] pass one contract test-suite (`tests/it/store_contract.rs`).
+
+pub mod compatibility;
+pub mod content;
+pub mod error;
+mod outcomes;
+pub mod postgres;
+pub mod sqlite;
+mod times;
+
+use crate::event::{Rows, StoredEvent};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use error::{ErrorKind, StoreError};
+
+/// What became of one row of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOutcome {
+    /// It is new, and committed.
+    Stored,
+    /// The log has an event of this id already, and the first one wins.
+    Duplicate {
+        /// The earlier event has other content.
+        conflicting: bool,
+    },
+}
+
+/// Which events a listing shows. Absent fields do not filter.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only this user's.
+    pub user_id: Option<String>,
+    /// Only this type.
+    pub event_type: Option<String>,
+    /// Only this session.
+    pub session_id: Option<String>,
+    /// Only what happened at this time or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Only what happened before this time.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// One page of a listing, newest arrival first.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The events.
+    pub events: Vec<StoredEvent>,
+    /// Give this as `before` for the next page; `None` when there is none.
+    pub next: Option<i64>,
+}
+
+/// How far a follower of the log has read. Opaque to all but the store that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailPosition {
+    /// Transaction up to which everything was read (PostgreSQL; 0 on SQLite).
+    pub transaction: i64,
+    /// Last `id` read within that transaction.
+    pub id: i64,
+}
+
+/// Number of events under one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The value of the field counted by; `None` where the event has none.
+    pub key: Option<String>,
+    /// How many events have it.
+    pub events: u64,
+}
+
+/// The field that [`EventStore::count_by`] groups by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountBy {
+    /// `event_type`.
+    Type,
+    /// `source`.
+    Source,
+    /// `user_id`.
+    User,
+}
+
+/// The event log: append-only, unique by event id.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// Writes the rows in one transaction and says of each what became of it, in the same order.
+    /// Rows whose id the log already has are left as they are. Of two rows with the same id the
+    /// first in the batch wins. `id`s follow the order of the rows.
+    ///
+    /// # Errors
+    /// Nothing was written; the error's kind says why. After a lost connection during commit the
+    /// outcome is unknown, which is why writing again must be, and is, safe.
+    async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError>;
+
+    /// The event of this id.
+    async fn get(&self, event_id: Uuid) -> Result<Option<StoredEvent>, StoreError>;
+
+    /// Events newest first, with an `id` below `before` if given, at most `limit`.
+    async fn list(
+        &self,
+        filter: &EventFilter,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
+
+    /// The position from which [`EventStore::tail`] gives only what is written from now on.
+    async fn tail_from_now(&self) -> Result<TailPosition, StoreError>;
+
+    /// Events written after `after`, in order of commit, at most `limit`, and the position to go on
+    /// from. Never skips an event whose transaction was still open when a later one was read.
+    async fn tail(
+        &self,
+        filter: &EventFilter,
+        after: TailPosition,
+        limit: usize,
+    ) -> Result<(Vec<StoredEvent>, TailPosition), StoreError>;
+
+    /// Number of events by the values of a field, largest first.
+    async fn count_by(
+        &self,
+        field: CountBy,
+        filter: &EventFilter,
+    ) -> Result<Vec<Count>, StoreError>;
+
+    /// Whether the store answers, and can be written to as far as that shows without writing.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

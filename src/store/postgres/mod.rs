@@ -1,0 +1,157 @@
+//! The event log in PostgreSQL, 15 or later.
+//!
+//! Writes go through `tokio-postgres` (`write`), because their errors decide the fate of a batch
+//! and diesel-async hides the SQLSTATE; queries go through diesel (`read`).
+
+mod migrate;
+mod options;
+mod partitions;
+mod pool;
+mod read;
+mod rows;
+mod schema;
+mod tls;
+mod write;
+
+pub use migrate::migrate;
+pub use options::PostgresOptions;
+
+use super::compatibility::Schema;
+use super::{
+    Count, CountBy, ErrorKind, EventFilter, EventStore, Page, RowOutcome, StoreError, TailPosition,
+    outcomes,
+};
+use crate::event::{Rows, StoredEvent};
+use async_trait::async_trait;
+use chrono::Utc;
+use partitions::Partitions;
+use pool::Pools;
+use uuid::Uuid;
+
+/// The event log in PostgreSQL.
+pub struct PostgresStore {
+    pools: Pools,
+    partitions: Partitions,
+}
+
+impl PostgresStore {
+    /// Connects, checks that the schema is one this release can work on, and makes the partitions
+    /// of today and the next two days.
+    ///
+    /// # Errors
+    /// `Outage` if the server is not there, `Operator` if it refuses, if the URL cannot be read,
+    /// or if the schema is missing, too old or too new.
+    pub async fn connect(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let store = Self {
+            pools: Pools::new(options)?,
+            partitions: Partitions::default(),
+        };
+        store.check_schema().await?;
+        store.prepare_days().await?;
+        Ok(store)
+    }
+
+    /// Whether the schema is one this release can work on.
+    ///
+    /// # Errors
+    /// `Operator` with what to do if it is missing, too old or too new.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        let schema = self.pools.read(migrate::read_schema).await?;
+        schema.ok_or_else(Schema::missing)?.check()
+    }
+
+    /// Makes the partitions of today and the next two days, if that was not done today. Every
+    /// write does this too; call it now and then so that a quiet night ends with them in place.
+    ///
+    /// # Errors
+    /// `Operator` if the role may not create tables.
+    pub async fn prepare_days(&self) -> Result<(), StoreError> {
+        self.pools
+            .write(async |client| self.partitions.ensure_ahead(client, Utc::now()).await)
+            .await
+    }
+}
+
+#[async_trait]
+impl EventStore for PostgresStore {
+    async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let new = self
+            .pools
+            .write(async |client| write::insert(client, &self.partitions, &rows).await)
+            .await?;
+        let mut outcomes = outcomes::of_rows(&rows, new);
+        let duplicates = outcomes::duplicates(&rows, &outcomes);
+        if duplicates.is_empty() {
+            return Ok(outcomes);
+        }
+        let earlier = self
+            .pools
+            .read(async |connection| read::by_ids(connection, &duplicates).await)
+            .await;
+        match earlier {
+            Ok(earlier) => outcomes::mark_conflicts(&rows, &mut outcomes, earlier),
+            // The rows are committed; failing now would have them all written again for nothing.
+            Err(error) => tracing::warn!(
+                %error,
+                duplicates = duplicates.len(),
+                "could not compare duplicates with what the log has"
+            ),
+        }
+        Ok(outcomes)
+    }
+
+    async fn get(&self, event_id: Uuid) -> Result<Option<StoredEvent>, StoreError> {
+        self.pools
+            .read(async |connection| read::get(connection, event_id).await)
+            .await
+    }
+
+    async fn list(
+        &self,
+        filter: &EventFilter,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.pools
+            .read(async |connection| read::list(connection, filter, before, limit).await)
+            .await
+    }
+
+    async fn tail_from_now(&self) -> Result<TailPosition, StoreError> {
+        self.pools.read(read::tail_from_now).await
+    }
+
+    async fn tail(
+        &self,
+        filter: &EventFilter,
+        after: TailPosition,
+        limit: usize,
+    ) -> Result<(Vec<StoredEvent>, TailPosition), StoreError> {
+        self.pools
+            .read(async |connection| read::tail(connection, filter, after, limit).await)
+            .await
+    }
+
+    async fn count_by(
+        &self,
+        field: CountBy,
+        filter: &EventFilter,
+    ) -> Result<Vec<Count>, StoreError> {
+        self.pools
+            .read(async |connection| read::count_by(connection, field, filter).await)
+            .await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        if self.pools.read(read::is_writable).await? {
+            return Ok(());
+        }
+        Err(StoreError::new(
+            ErrorKind::Operator,
+            "PostgreSQL is read-only (a replica, or default_transaction_read_only)",
+        ))
+    }
+}

@@ -1,0 +1,145 @@
+//! The insert: a whole batch in one prepared statement, which is one transaction.
+
+use super::partitions::Partitions;
+use crate::event::{Event, id};
+use crate::store::{ErrorKind, StoreError, times};
+use chrono::{DateTime, NaiveDate, Utc};
+use std::collections::HashSet;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+/// Rows go in sorted by `event_id`, so that two batches that share ids cannot deadlock; their `id`s
+/// are drawn beforehand and given out by the place in the batch, so that the log keeps its order.
+/// The text of a payload is parsed by PostgreSQL alone.
+const INSERT: &str = "\
+    WITH drawn AS MATERIALIZED ( \
+        SELECT array_agg(nextval('user_interactions_id_seq')) AS ids, \
+               pg_current_xact_id()::text::bigint AS transaction \
+        FROM generate_series(1, $1::int4) \
+    ) \
+    INSERT INTO user_interactions \
+        (id, transaction, \"timestamp\", received_at, event_id, bucket, processed, source, \
+         producer, event_type, user_id, session_id, original_id, event_data) \
+    SELECT drawn.ids[t.place], drawn.transaction, t.occurred_at, t.received_at, t.event_id, \
+           t.bucket, true, t.source, t.producer, t.event_type, t.user_id, t.session_id, \
+           t.original_id, t.event_data::jsonb \
+    FROM drawn, unnest($2::int4[], $3::timestamptz[], $4::timestamptz[], $5::uuid[], $6::date[], \
+                       $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], \
+                       $12::text[], $13::text[]) \
+         AS t (place, occurred_at, received_at, event_id, bucket, source, producer, event_type, \
+               user_id, session_id, original_id, event_data) \
+    ON CONFLICT DO NOTHING \
+    RETURNING event_id";
+
+/// The columns of a batch, sorted by id. Texts are borrowed from the events.
+struct Columns<'a> {
+    count: i32,
+    place: Vec<i32>,
+    occurred_at: Vec<DateTime<Utc>>,
+    received_at: Vec<DateTime<Utc>>,
+    event_id: Vec<Uuid>,
+    bucket: Vec<NaiveDate>,
+    source: Vec<&'a str>,
+    producer: Vec<&'a str>,
+    event_type: Vec<&'a str>,
+    user_id: Vec<Option<&'a str>>,
+    session_id: Vec<Option<&'a str>>,
+    original_id: Vec<Option<&'a str>>,
+    event_data: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(rows: &'a [Event]) -> Self {
+        let mut sorted: Vec<(i32, &Event)> = (1..).zip(rows).collect();
+        // Stable: of two rows with the same id the first one stays ahead, and wins.
+        sorted.sort_by_key(|(_, event)| event.event_id);
+        Self {
+            count: i32::try_from(sorted.len()).unwrap_or(i32::MAX),
+            place: sorted.iter().map(|(place, _)| *place).collect(),
+            occurred_at: column(&sorted, |event| times::floor(event.occurred_at())),
+            received_at: column(&sorted, |event| times::floor(event.received_at)),
+            event_id: column(&sorted, |event| event.event_id),
+            bucket: column(&sorted, |event| id::bucket(&event.event_id)),
+            source: column(&sorted, |event| event.source.as_str()),
+            producer: column(&sorted, |event| &*event.producer),
+            event_type: column(&sorted, |event| event.event_type.as_str()),
+            user_id: column(&sorted, |event| event.user_id.as_deref()),
+            session_id: column(&sorted, |event| event.session_id.as_deref()),
+            original_id: column(&sorted, |event| event.original_id.as_deref()),
+            event_data: column(&sorted, |event| event.event_data.get()),
+        }
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 13] {
+        [
+            &self.count,
+            &self.place,
+            &self.occurred_at,
+            &self.received_at,
+            &self.event_id,
+            &self.bucket,
+            &self.source,
+            &self.producer,
+            &self.event_type,
+            &self.user_id,
+            &self.session_id,
+            &self.original_id,
+            &self.event_data,
+        ]
+    }
+}
+
+fn column<'a, T>(sorted: &[(i32, &'a Event)], field: impl Fn(&'a Event) -> T) -> Vec<T> {
+    sorted.iter().map(|(_, event)| field(event)).collect()
+}
+
+/// Inserts the rows and returns the ids that are new, making partitions where they are missing.
+pub(super) async fn insert(
+    client: &mut deadpool_postgres::Client,
+    partitions: &Partitions,
+    rows: &[Event],
+) -> Result<HashSet<Uuid>, StoreError> {
+    let columns = Columns::of(rows);
+    if let Err(error) = partitions.ensure_ahead(client, Utc::now()).await {
+        // The batch may not need them; if it does, it will hear of it below.
+        tracing::warn!(%error, "could not make the partitions of the coming days");
+    }
+    partitions
+        .ensure(client, columns.bucket.iter().copied())
+        .await?;
+    match execute(client, &columns).await {
+        Err(error) if is_missing_partition(&error) => {
+            // Dropped since we last looked.
+            partitions.forget();
+            partitions
+                .ensure(client, columns.bucket.iter().copied())
+                .await?;
+            execute(client, &columns).await.map_err(|error| {
+                if is_missing_partition(&error) {
+                    let message = "a partition of the event log was dropped while it was needed";
+                    StoreError::new(ErrorKind::Transient, message).with_source(error)
+                } else {
+                    error.into()
+                }
+            })
+        }
+        result => Ok(result?),
+    }
+}
+
+async fn execute(
+    client: &deadpool_postgres::Client,
+    columns: &Columns<'_>,
+) -> Result<HashSet<Uuid>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(INSERT).await?;
+    let new = client.query(&statement, &columns.parameters()).await?;
+    new.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// PostgreSQL reports a row without a partition as a violated check, but names no constraint.
+fn is_missing_partition(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| {
+        *error.code() == SqlState::CHECK_VIOLATION && error.constraint().is_none()
+    })
+}

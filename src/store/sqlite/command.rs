@@ -1,0 +1,93 @@
+//! What the writer's thread can be asked to do.
+
+use super::connection::Failure;
+use super::write;
+use crate::event::Rows;
+use crate::store::{ErrorKind, RowOutcome, StoreError};
+use diesel::{Connection, SqliteConnection};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokio::sync::oneshot;
+
+/// Where the one who asked waits.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// The answer to a command that was carried out, held back until it is known whether the
+/// transaction around it was committed.
+pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// One thing to do within the writer's transaction. To add one: a variant, a line in each of the
+/// three methods.
+pub(super) enum Command {
+    /// [`EventStore::write`](crate::store::EventStore::write).
+    WriteEvents {
+        /// What to write.
+        rows: Rows,
+        /// Who waits.
+        reply: Reply<Vec<RowOutcome>>,
+    },
+    /// Crashes, to show that the thread outlives it.
+    #[cfg(test)]
+    Panic {
+        /// Who waits.
+        reply: Reply<()>,
+    },
+}
+
+impl Command {
+    /// How many rows it is about, for the bound on a transaction.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Command::WriteEvents { rows, .. } => rows.len(),
+            #[cfg(test)]
+            Command::Panic { .. } => 1,
+        }
+    }
+
+    /// Does it, under a savepoint: if it fails or panics, nothing of it remains, and what the
+    /// transaction holds of other commands stays.
+    pub(super) fn run(self, connection: &mut SqliteConnection) -> Answer {
+        match self {
+            Command::WriteEvents { rows, reply } => {
+                let result = savepoint(connection, |connection| write::insert(connection, &rows));
+                answer(reply, result)
+            }
+            #[cfg(test)]
+            Command::Panic { reply } => {
+                #[expect(clippy::panic, reason = "the point of it")]
+                let result = savepoint(connection, |_| panic!("asked to"));
+                answer(reply, result)
+            }
+        }
+    }
+
+    /// Answers without having done it.
+    pub(super) fn refuse(self, error: StoreError) {
+        match self {
+            Command::WriteEvents { reply, .. } => answer(reply, Ok(Vec::new()))(Err(error)),
+            #[cfg(test)]
+            Command::Panic { reply } => answer(reply, Ok(()))(Err(error)),
+        }
+    }
+}
+
+fn answer<T: Send + 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Answer {
+    Box::new(move |commit| {
+        // The failure of the command itself says more than that of the commit.
+        let result = result.and_then(|value| commit.map(|()| value));
+        // Whoever asked may have gone; what was committed stays committed.
+        drop(reply.send(result));
+    })
+}
+
+fn savepoint<T>(
+    connection: &mut SqliteConnection,
+    work: impl FnOnce(&mut SqliteConnection) -> Result<T, Failure>,
+) -> Result<T, StoreError> {
+    let result = connection.transaction(|connection| {
+        catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or_else(|_| {
+            let message = "a command of the SQLite writer panicked; it was rolled back";
+            Err(StoreError::new(ErrorKind::Transient, message).into())
+        })
+    });
+    result.map_err(|Failure(error)| error)
+}

@@ -1,0 +1,140 @@
+//! The event log in one SQLite file, for a machine without servers.
+//!
+//! One thread writes (`writer`) and commits the commands of all callers in groups; queries run on
+//! connections of their own (`readers`) and neither wait for it nor hold it up.
+
+mod command;
+mod connection;
+mod migrate;
+mod read;
+mod readers;
+mod rows;
+mod schema;
+mod write;
+mod writer;
+
+pub use migrate::migrate;
+
+use super::compatibility::Schema;
+use super::{Count, CountBy, EventFilter, EventStore, Page, RowOutcome, StoreError, TailPosition};
+use crate::event::{Rows, StoredEvent};
+use async_trait::async_trait;
+use command::Command;
+use readers::Readers;
+use std::path::PathBuf;
+use uuid::Uuid;
+use writer::Writer;
+
+/// Where the file is, and how much may be under way.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The file, on a local disk; `-wal` and `-shm` files appear beside it. Not `:memory:`.
+    pub path: PathBuf,
+    /// Queries that may run at the same time.
+    pub read_connections: usize,
+    /// Commands that may wait for the writer.
+    pub queue_depth: usize,
+}
+
+impl SqliteOptions {
+    /// Options with the defaults for everything but the file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            read_connections: 4,
+            queue_depth: 256,
+        }
+    }
+}
+
+/// The event log in one SQLite file.
+///
+/// Dropping it waits until what was handed in is committed and the file is closed; that takes as
+/// long as the last commits.
+pub struct SqliteStore {
+    // Before the readers: the checkpoint at its end wants the file to itself.
+    writer: Writer,
+    readers: Readers,
+}
+
+impl SqliteStore {
+    /// Opens the file and checks that its schema is one this release can work on.
+    ///
+    /// # Errors
+    /// `Operator` if the file is not there or cannot be written, or if the schema is missing, too
+    /// old or too new.
+    pub async fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
+        let readers = Readers::new(options.path.clone(), options.read_connections);
+        let schema = readers.read(|c| Ok(migrate::read_schema(c)?)).await?;
+        schema.ok_or_else(Schema::missing)?.check()?;
+        let writer = Writer::start(options.path.clone(), options.queue_depth)?;
+        Ok(Self { writer, readers })
+    }
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.writer
+            .ask(|reply| Command::WriteEvents { rows, reply })
+            .await
+    }
+
+    async fn get(&self, event_id: Uuid) -> Result<Option<StoredEvent>, StoreError> {
+        self.readers
+            .read(move |connection| Ok(read::get(connection, event_id)?))
+            .await
+    }
+
+    async fn list(
+        &self,
+        filter: &EventFilter,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let filter = filter.clone();
+        self.readers
+            .read(move |connection| Ok(read::list(connection, &filter, before, limit)?))
+            .await
+    }
+
+    async fn tail_from_now(&self) -> Result<TailPosition, StoreError> {
+        self.readers
+            .read(|connection| Ok(read::tail_from_now(connection)?))
+            .await
+    }
+
+    async fn tail(
+        &self,
+        filter: &EventFilter,
+        after: TailPosition,
+        limit: usize,
+    ) -> Result<(Vec<StoredEvent>, TailPosition), StoreError> {
+        let filter = filter.clone();
+        self.readers
+            .read(move |connection| Ok(read::tail(connection, &filter, after, limit)?))
+            .await
+    }
+
+    async fn count_by(
+        &self,
+        field: CountBy,
+        filter: &EventFilter,
+    ) -> Result<Vec<Count>, StoreError> {
+        let filter = filter.clone();
+        self.readers
+            .read(move |connection| Ok(read::count_by(connection, field, &filter)?))
+            .await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        if !self.writer.is_running() {
+            return Err(writer::stopped());
+        }
+        let schema = self.readers.read(|c| Ok(migrate::read_schema(c)?)).await?;
+        schema.map(|_| ()).ok_or_else(Schema::missing)
+    }
+}

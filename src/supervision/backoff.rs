@@ -1,0 +1,53 @@
+//! Pauses that grow, with jitter, so that what failed together does not come back together.
+
+use rand::Rng;
+use std::time::Duration;
+
+/// Exponential back-off between two bounds.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    min: Duration,
+    max: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Begins at `min`, doubles up to `max`.
+    pub fn new(min: Duration, max: Duration) -> Self {
+        Self {
+            min,
+            max,
+            failures: 0,
+        }
+    }
+
+    /// The next pause: between half and the whole of `min * 2^failures`.
+    pub fn next_pause(&mut self) -> Duration {
+        let whole = self
+            .min
+            .saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX))
+            .min(self.max);
+        self.failures = self.failures.saturating_add(1).min(30);
+        whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    /// It worked: begin at `min` again.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_bound_and_begin_again() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let pauses: Vec<Duration> = (0..40).map(|_| backoff.next_pause()).collect();
+        assert!(pauses[0] >= Duration::from_millis(50) && pauses[0] <= Duration::from_millis(100));
+        assert!(pauses[39] >= Duration::from_secs(1) && pauses[39] <= Duration::from_secs(2));
+        backoff.reset();
+        assert!(backoff.next_pause() <= Duration::from_millis(100));
+    }
+}

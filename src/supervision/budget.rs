@@ -1,0 +1,90 @@
+//! One bound on the bytes of all events on their way through the process.
+
+use prometheus::IntGauge;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Inner {
+    limit: usize,
+    used: AtomicUsize,
+    gauge: IntGauge,
+}
+
+/// The budget; clones share it.
+#[derive(Clone)]
+pub struct Budget {
+    inner: Arc<Inner>,
+}
+
+impl Budget {
+    /// At most `limit` bytes; `gauge` shows those in use.
+    pub fn new(limit: usize, gauge: IntGauge) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                limit,
+                used: AtomicUsize::new(0),
+                gauge,
+            }),
+        }
+    }
+
+    /// Bytes for a request, if there is room.
+    pub fn try_take(&self, bytes: usize) -> Option<Permit> {
+        self.inner
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                used.checked_add(bytes)
+                    .filter(|sum| *sum <= self.inner.limit)
+            })
+            .ok()?;
+        Some(self.permit(bytes))
+    }
+
+    /// Bytes for a message the broker has already sent: it is in memory whatever the bound says.
+    /// Prefetch keeps these within the bound; see `broker.prefetch`.
+    pub fn take(&self, bytes: usize) -> Permit {
+        self.inner.used.fetch_add(bytes, Ordering::AcqRel);
+        self.permit(bytes)
+    }
+
+    fn permit(&self, bytes: usize) -> Permit {
+        self.inner.gauge.add(bytes as i64);
+        Permit {
+            inner: Arc::clone(&self.inner),
+            bytes,
+        }
+    }
+}
+
+/// Bytes in use; dropping it gives them back.
+pub struct Permit {
+    inner: Arc<Inner>,
+    bytes: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.inner.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.inner.gauge.sub(self.bytes as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_until_there_is_room() {
+        let gauge = IntGauge::new("bytes", "in use").unwrap();
+        let budget = Budget::new(100, gauge.clone());
+        let first = budget.try_take(60).unwrap();
+        assert!(budget.try_take(60).is_none());
+        let forced = budget.take(60);
+        assert_eq!(gauge.get(), 120);
+        drop(first);
+        assert!(budget.try_take(60).is_none());
+        drop(forced);
+        assert!(budget.try_take(100).is_some());
+        assert_eq!(gauge.get(), 0);
+    }
+}

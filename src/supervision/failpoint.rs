@@ -1,0 +1,120 @@
+//! Named points between the steps of the flow, where a test makes the process fail.
+//!
+//! Compiled in with the feature `failpoints` only; without it [`hit`] is nothing. Points are set
+//! by the variable `ECLUSA_FAILPOINTS` (`name=action;name=action`) at start, or while it runs by
+//! `PUT /failpoints/{name}` with the action as the body. An action is `panic`, `kill` (SIGKILL to
+//! this very process), `stall` (blocks the thread for good) or `off`, and may be preceded by how
+//! often it passes first and how often it then strikes: `3:1:panic` lets three pass, then panics
+//! once.
+
+/// Does what a test has asked for at this point, if anything.
+#[inline]
+pub fn hit(name: &str) {
+    #[cfg(feature = "failpoints")]
+    active::hit(name);
+    #[cfg(not(feature = "failpoints"))]
+    let _ = name;
+}
+
+#[cfg(feature = "failpoints")]
+pub use active::set;
+
+#[cfg(feature = "failpoints")]
+mod active {
+    use parking_lot::Mutex;
+    use std::collections::HashMap;
+    use std::sync::LazyLock;
+
+    #[derive(Clone, Copy)]
+    enum Action {
+        Panic,
+        Kill,
+        Stall,
+    }
+
+    struct Point {
+        pass: u64,
+        strikes: u64,
+        action: Action,
+    }
+
+    static POINTS: LazyLock<Mutex<HashMap<String, Point>>> = LazyLock::new(|| {
+        let mut points = HashMap::new();
+        if let Ok(text) = std::env::var("ECLUSA_FAILPOINTS") {
+            for part in text.split(';').filter(|part| !part.is_empty()) {
+                if let Some((name, Ok(Some(point)))) =
+                    part.split_once('=').map(|(name, spec)| (name, parse(spec)))
+                {
+                    points.insert(name.to_owned(), point);
+                }
+            }
+        }
+        Mutex::new(points)
+    });
+
+    fn parse(spec: &str) -> Result<Option<Point>, String> {
+        let parts: Vec<&str> = spec.trim().split(':').collect();
+        let (pass, strikes, word) = match parts.as_slice() {
+            [word] => ("0", "18446744073709551615", *word),
+            [pass, strikes, word] => (*pass, *strikes, *word),
+            _ => return Err(format!("{spec:?} is not [pass:strikes:]action")),
+        };
+        let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+        let action = match word {
+            "panic" => Action::Panic,
+            "kill" => Action::Kill,
+            "stall" => Action::Stall,
+            "off" => return Ok(None),
+            _ => return Err(format!("{word:?} is not panic, kill, stall or off")),
+        };
+        Ok(Some(Point {
+            pass: number(pass)?,
+            strikes: number(strikes)?,
+            action,
+        }))
+    }
+
+    /// Sets or clears a point.
+    ///
+    /// # Errors
+    /// When the action cannot be read.
+    pub fn set(name: &str, spec: &str) -> Result<(), String> {
+        match parse(spec)? {
+            Some(point) => POINTS.lock().insert(name.to_owned(), point),
+            None => POINTS.lock().remove(name),
+        };
+        Ok(())
+    }
+
+    pub(super) fn hit(name: &str) {
+        let action = {
+            let mut points = POINTS.lock();
+            match points.get_mut(name) {
+                Some(point) if point.pass > 0 => {
+                    point.pass -= 1;
+                    None
+                }
+                Some(point) if point.strikes > 0 => {
+                    point.strikes -= 1;
+                    Some(point.action)
+                }
+                _ => None,
+            }
+        };
+        match action {
+            None => {}
+            Some(Action::Panic) => std::panic::panic_any(format!("failpoint {name}")),
+            Some(Action::Kill) => {
+                tracing::error!(failpoint = name, "killing this process");
+                // The standard library has no kill(2); the tool of the same name has.
+                let _ = std::process::Command::new("kill")
+                    .args(["-9", &std::process::id().to_string()])
+                    .status();
+                std::process::abort();
+            }
+            Some(Action::Stall) => loop {
+                std::thread::park();
+            },
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Mailboxes that can be seen into: depth, wait and handling time, progress.
+//!
+//! actix shows no mailbox length, so every message travels as [`Tracked`], which counts itself in
+//! when it is made and out when it is opened or dropped.
+
+use super::HealthBoard;
+use crate::metrics::Metrics;
+use actix::dev::channel::{AddressReceiver, channel};
+use actix::dev::{MessageResponse, ToEnvelope};
+use actix::prelude::SendError;
+use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
+use prometheus::{Histogram, HistogramVec, IntGauge};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A message that an actor of the flow takes.
+pub trait ActorMessage: Message + Send + 'static {
+    /// Its name in metrics.
+    const NAME: &'static str;
+}
+
+/// What is known of one actor's mailbox.
+pub struct MailboxStats {
+    actor: &'static str,
+    instance: String,
+    waiting: AtomicI64,
+    epoch: Instant,
+    progress: AtomicU64,
+    depth: IntGauge,
+    wait: Histogram,
+    handle: HistogramVec,
+}
+
+impl MailboxStats {
+    /// The actor and which of its kind, such as `db_writer/1`.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// How long messages have been waiting without any being taken: zero while none wait.
+    pub fn stuck_for(&self) -> Duration {
+        if self.waiting.load(Ordering::Acquire) <= 0 {
+            return Duration::ZERO;
+        }
+        let last = Duration::from_millis(self.progress.load(Ordering::Acquire));
+        self.epoch.elapsed().saturating_sub(last)
+    }
+
+    fn progressed(&self) {
+        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.progress.store(now, Ordering::Release);
+    }
+}
+
+/// A message on its way to an actor.
+pub struct Tracked<M> {
+    message: Option<M>,
+    sent: Instant,
+    stats: Arc<MailboxStats>,
+}
+
+impl<M> Tracked<M> {
+    fn new(message: M, stats: Arc<MailboxStats>) -> Self {
+        if stats.waiting.fetch_add(1, Ordering::AcqRel) == 0 {
+            // The mailbox was empty: the clock of its progress starts now.
+            stats.progressed();
+        }
+        stats.depth.inc();
+        Self {
+            message: Some(message),
+            sent: Instant::now(),
+            stats,
+        }
+    }
+
+    fn into_message(mut self) -> Option<M> {
+        self.message.take()
+    }
+}
+
+impl<M: ActorMessage> Tracked<M> {
+    /// Takes the message out, and starts the clock of its handling, which stops when [`Handling`]
+    /// is dropped. `None` cannot happen: a tracked message is opened once, by its handler.
+    pub fn open(mut self) -> Option<(M, Handling)> {
+        let message = self.message.take()?;
+        self.stats.wait.observe(self.sent.elapsed().as_secs_f64());
+        let handling = Handling {
+            started: Instant::now(),
+            message: M::NAME,
+            stats: Arc::clone(&self.stats),
+        };
+        Some((message, handling))
+    }
+}
+
+impl<M> Drop for Tracked<M> {
+    fn drop(&mut self) {
+        self.stats.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.stats.progressed();
+        self.stats.depth.dec();
+    }
+}
+
+impl<M: Message> Message for Tracked<M> {
+    type Result = M::Result;
+}
+
+/// Measures how long a message is being handled.
+pub struct Handling {
+    started: Instant,
+    message: &'static str,
+    stats: Arc<MailboxStats>,
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.stats
+            .handle
+            .with_label_values(&[self.stats.actor, self.message])
+            .observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+/// Why a message was not taken; it is given back.
+#[derive(Debug)]
+pub enum Rejected<M> {
+    /// The mailbox is full.
+    Full(M),
+    /// The actor is gone for good.
+    Closed(M),
+}
+
+impl<M> Rejected<M> {
+    /// The message, whatever the reason.
+    pub fn into_message(self) -> M {
+        match self {
+            Rejected::Full(message) | Rejected::Closed(message) => message,
+        }
+    }
+}
+
+/// The way to an actor.
+pub struct Mailbox<A: Actor> {
+    address: Addr<A>,
+    stats: Arc<MailboxStats>,
+}
+
+impl<A: Actor> Clone for Mailbox<A> {
+    fn clone(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the tracked way that the bans point to"
+)]
+impl<A: Actor<Context = Context<A>>> Mailbox<A> {
+    /// Hands a message over without waiting for an answer.
+    ///
+    /// # Errors
+    /// The message comes back when the mailbox is full or the actor is gone.
+    pub fn try_send<M>(&self, message: M) -> Result<(), Rejected<M>>
+    where
+        M: ActorMessage,
+        M::Result: Send,
+        A: Handler<Tracked<M>>,
+        A::Context: ToEnvelope<A, Tracked<M>>,
+    {
+        let tracked = Tracked::new(message, Arc::clone(&self.stats));
+        match self.address.try_send(tracked) {
+            Ok(()) => Ok(()),
+            Err(SendError::Full(tracked)) => match tracked.into_message() {
+                Some(message) => Err(Rejected::Full(message)),
+                None => Ok(()),
+            },
+            Err(SendError::Closed(tracked)) => match tracked.into_message() {
+                Some(message) => Err(Rejected::Closed(message)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Hands a message over, waiting for room if need be, and waits for the answer.
+    ///
+    /// # Errors
+    /// `Closed` when the actor is gone, or crashed over this message.
+    pub async fn send<M>(&self, message: M) -> Result<M::Result, MailboxError>
+    where
+        M: ActorMessage,
+        M::Result: Send + MessageResponse<A, Tracked<M>>,
+        A: Handler<Tracked<M>>,
+        A::Context: ToEnvelope<A, Tracked<M>>,
+    {
+        let tracked = Tracked::new(message, Arc::clone(&self.stats));
+        self.address.send(tracked).await
+    }
+}
+
+/// The receiving end, from which [`super::supervise`] starts the actor.
+pub struct Inbox<A: Actor> {
+    pub(super) receiver: AddressReceiver<A>,
+    pub(super) actor: &'static str,
+}
+
+/// Makes a mailbox for an actor that does not run yet, so that actors that send to each other can
+/// be wired in any order. `instance` tells actors of one kind apart.
+pub fn mailbox<A: Actor<Context = Context<A>>>(
+    actor: &'static str,
+    instance: usize,
+    capacity: usize,
+    metrics: &Metrics,
+    health: &HealthBoard,
+) -> (Mailbox<A>, Inbox<A>) {
+    let (sender, receiver) = channel(capacity);
+    let stats = Arc::new(MailboxStats {
+        actor,
+        instance: format!("{actor}/{instance}"),
+        waiting: AtomicI64::new(0),
+        epoch: Instant::now(),
+        progress: AtomicU64::new(0),
+        depth: metrics.mailbox_depth.with_label_values(&[actor]),
+        wait: metrics.mailbox_wait.with_label_values(&[actor]),
+        handle: metrics.handle.clone(),
+    });
+    health.watch(&stats);
+    let mailbox = Mailbox {
+        address: Addr::new(sender),
+        stats,
+    };
+    (mailbox, Inbox { receiver, actor })
+}
