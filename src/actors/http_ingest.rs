@@ -28,7 +28,7 @@ pub enum Door {
     /// On the work queue.
     Broker {
         /// The way there.
-        publisher: Publisher,
+        publisher: Box<Publisher>,
         /// Most events in a frame.
         max_events: usize,
         /// Most bytes in a frame, unless a single event is larger.

@@ -50,6 +50,9 @@ pub struct Flow {
     /// Metrics.
     pub metrics: Arc<Metrics>,
     settings: Arc<Settings>,
+    /// Nobody sends to these two, but an actor that nobody can reach is not restarted.
+    _connection: Option<Mailbox<BrokerConnection>>,
+    _consumers: Vec<Mailbox<AmqpConsumer>>,
 }
 
 /// Starts actors, each on an arbiter, all under the same supervision.
@@ -99,11 +102,11 @@ impl Flow {
         let work = Arbiter::new();
         let broker = Arbiter::new();
 
-        let (publisher, link) = if settings.mode() == Mode::Full {
-            let (publisher, link) = start_connection(&starter, &broker, &settings);
-            (Some(publisher), Some(link))
+        let (publisher, link, connection) = if settings.mode() == Mode::Full {
+            let (publisher, link, mailbox) = start_connection(&starter, &broker, &settings);
+            (Some(publisher), Some(link), Some(mailbox))
         } else {
-            (None, None)
+            (None, None, None)
         };
 
         let (retry, retry_inbox) = starter.mailbox("retry_supervisor", 0, RETRY_MAILBOX);
@@ -146,9 +149,11 @@ impl Flow {
         let actor = BatchAccumulator::new(wiring, settings.batch.clone());
         starter.start(&work, accumulator_inbox, actor);
 
+        let mut consumers = Vec::new();
         if let Some(link) = &link {
             for index in 0..settings.broker.channels {
-                let (_, inbox) = starter.mailbox("amqp_consumer", index, 1);
+                let (mailbox, inbox) = starter.mailbox("amqp_consumer", index, 1);
+                consumers.push(mailbox);
                 let wiring = amqp_consumer::Wiring {
                     index,
                     link: link.clone(),
@@ -174,6 +179,8 @@ impl Flow {
             lifecycle: starter.lifecycle,
             metrics,
             settings,
+            _connection: connection,
+            _consumers: consumers,
         })
     }
 
@@ -182,7 +189,7 @@ impl Flow {
         match &self.publisher {
             None => Door::Direct(self.accumulator.clone()),
             Some(publisher) => Door::Broker {
-                publisher: publisher.clone(),
+                publisher: Box::new(publisher.clone()),
                 max_events: self.settings.broker.max_frame_events,
                 max_bytes: usize::try_from(self.settings.broker.max_message_bytes.as_u64())
                     .unwrap_or(usize::MAX),
@@ -203,17 +210,18 @@ fn start_connection(
     starter: &Starter,
     arbiter: &Arbiter,
     settings: &Settings,
-) -> (Publisher, LinkWatch) {
+) -> (Publisher, LinkWatch, Mailbox<BrokerConnection>) {
     let topology = Topology::new(&settings.broker, policy::delays(&settings.retry));
     let (actor, link) = BrokerConnection::new(connection::Wiring {
         settings: settings.broker.clone(),
         topology: topology.clone(),
         metrics: Arc::clone(&starter.metrics),
     });
-    let (_, inbox) = starter.mailbox("broker_connection", 0, 1);
+    let (mailbox, inbox) = starter.mailbox("broker_connection", 0, 1);
     starter.start(arbiter, inbox, actor);
     let timeout = settings.broker.confirm_timeout;
-    (Publisher::new(link.clone(), topology, timeout), link)
+    let publisher = Publisher::new(link.clone(), topology, timeout);
+    (publisher, link, mailbox)
 }
 
 /// Logs the totals each minute, for those who have only the log. Never ends.

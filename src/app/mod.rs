@@ -25,6 +25,10 @@ use std::time::Duration;
 /// Requests that may wait for a worker's ingest actor. The budget of bytes is the real bound.
 const INGEST_MAILBOX: usize = 8_192;
 
+/// Seconds that answers may take to leave once everything is settled. Idle connections, which a
+/// graceful stop waits for too, are closed after it.
+const LAST_ANSWERS: u64 = 1;
+
 /// An Eclusa that is ready to serve.
 pub struct App {
     flow: Flow,
@@ -139,14 +143,8 @@ async fn drain(flow: &Flow, server: &ServerHandle, deadline: Duration) {
         },
         () = signals::stop_requested() => tracing::warn!("asked again to stop: stopping at once"),
     }
-    // Answers are on their way out; a graceful stop lets them leave, but waits for idle
-    // connections too, so it is bounded.
-    if tokio::time::timeout(Duration::from_secs(1), server.stop(true))
-        .await
-        .is_err()
-    {
-        server.stop(false).await;
-    }
+    // Answers are on their way out; a graceful stop lets them leave, within LAST_ANSWERS.
+    server.stop(true).await;
 }
 
 fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
@@ -195,6 +193,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
     .max_connections(settings.http.max_connections)
     .client_request_timeout(settings.http.request_timeout)
     .keep_alive(settings.http.keep_alive)
+    .shutdown_timeout(LAST_ANSWERS)
     .disable_signals()
     .listen(listener)?
     .run();

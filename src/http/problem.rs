@@ -21,9 +21,12 @@ pub struct ItemError {
     pub flaw: FieldError,
 }
 
-/// An error response.
+/// An error response. Boxed inside, so that a `Result` on the good path stays small.
+#[derive(Debug)]
+pub struct Problem(Box<Parts>);
+
 #[derive(Debug, Serialize)]
-pub struct Problem {
+struct Parts {
     #[serde(rename = "type")]
     kind: &'static str,
     title: String,
@@ -47,7 +50,7 @@ fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result
 
 impl Problem {
     fn new(status: StatusCode, reason: &'static str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status,
@@ -56,7 +59,7 @@ impl Problem {
             ids: Vec::new(),
             allow: None,
             reason,
-        }
+        }))
     }
 
     /// 400: the request cannot be understood.
@@ -76,10 +79,9 @@ impl Problem {
                 bad.len()
             )
         };
-        Self {
-            errors,
-            ..Self::bad_request(detail)
-        }
+        let mut problem = Self::bad_request(detail);
+        problem.0.errors = errors;
+        problem
     }
 
     /// 401: no key, or an unknown one.
@@ -128,30 +130,31 @@ impl Problem {
     }
 
     /// Names the ids that the events have been given, so that a repeat can carry them.
-    pub fn with_ids(self, ids: Vec<Uuid>) -> Self {
-        Self { ids, ..self }
+    pub fn with_ids(mut self, ids: Vec<Uuid>) -> Self {
+        self.0.ids = ids;
+        self
     }
 
     /// The label in `eclusa_events_refused_total`.
     pub fn reason(&self) -> &'static str {
-        self.reason
+        self.0.reason
     }
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.detail)
+        f.write_str(&self.0.detail)
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status);
-        match self.status {
+        let mut response = HttpResponse::build(self.0.status);
+        match self.0.status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 response.insert_header((RETRY_AFTER, COME_BACK));
             }
@@ -160,11 +163,11 @@ impl ResponseError for Problem {
             }
             _ => {}
         }
-        if let Some(allow) = self.allow {
+        if let Some(allow) = self.0.allow {
             response.insert_header((ALLOW, allow));
         }
         response.insert_header((CONTENT_TYPE, "application/problem+json"));
-        match serde_json::to_string(self) {
+        match serde_json::to_string(&self.0) {
             Ok(body) => response.body(body),
             Err(_) => response.finish(),
         }
@@ -190,7 +193,7 @@ pub async fn method_not_allowed(request: HttpRequest) -> Problem {
         "invalid",
         format!("{} takes {allow}", request.path()),
     );
-    problem.allow = Some(allow);
+    problem.0.allow = Some(allow);
     problem
 }
 

@@ -86,6 +86,7 @@ mod active {
         Ok(())
     }
 
+    #[expect(clippy::panic, reason = "a test has asked for it")]
     pub(super) fn hit(name: &str) {
         let action = {
             let mut points = POINTS.lock();
@@ -103,7 +104,7 @@ mod active {
         };
         match action {
             None => {}
-            Some(Action::Panic) => std::panic::panic_any(format!("failpoint {name}")),
+            Some(Action::Panic) => panic!("failpoint {name}"),
             Some(Action::Kill) => {
                 tracing::error!(failpoint = name, "killing this process");
                 // The standard library has no kill(2); the tool of the same name has.

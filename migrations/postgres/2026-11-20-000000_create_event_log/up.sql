@@ -36,11 +36,16 @@ CREATE TABLE user_interactions (
 
 ALTER SEQUENCE user_interactions_id_seq OWNED BY user_interactions.id;
 
+-- For listings by user and by session.
 CREATE INDEX user_interactions_user_type_idx ON user_interactions (user_id, event_type);
 CREATE INDEX user_interactions_session_idx ON user_interactions (session_id);
--- Rows lie on disk in order of arrival, which all three columns follow.
-CREATE INDEX user_interactions_arrival_idx ON user_interactions
-    USING brin (received_at, id, transaction) WITH (pages_per_range = 32, autosummarize = on);
+-- For listings of the newest, and for followers of the log. Together they cost an insert 3 us of
+-- processor time per row. Block ranges (BRIN) would cost less, but until autovacuum has come by, a
+-- query for the newest page reads the whole partition: 400 ms instead of 0.5 at a million rows.
+CREATE INDEX user_interactions_arrival_idx ON user_interactions (id);
+CREATE INDEX user_interactions_commit_idx ON user_interactions (transaction, id);
+-- For retention and maintenance: rows lie on disk in order of arrival.
+CREATE INDEX user_interactions_received_idx ON user_interactions USING brin (received_at);
 
 -- Events whose id carries no day. The free space lets `processed` be flipped within the page.
 CREATE TABLE user_interactions_unordered PARTITION OF user_interactions

@@ -45,8 +45,9 @@ impl PostgresOptions {
     /// The client's configuration for the log's connections.
     pub(super) fn config(&self) -> Result<Config, StoreError> {
         let mut config = self.base_config()?;
+        // Compiling a query takes longer than any of ours runs.
         let limit = format!(
-            "-c statement_timeout={}",
+            "-c jit=off -c statement_timeout={}",
             self.statement_timeout.as_millis()
         );
         let options = match config.get_options() {

@@ -53,7 +53,6 @@ impl Command {
             }
             #[cfg(test)]
             Command::Panic { reply } => {
-                #[expect(clippy::panic, reason = "the point of it")]
                 let result = savepoint(connection, |_| panic!("asked to"));
                 answer(reply, result)
             }

@@ -1,0 +1,30 @@
+//! Starts what the tests need and takes it down again, whatever becomes of the tests.
+//!
+//! * [`Postgres`] and [`RabbitMq`] are private servers in a temporary folder, on ports of their own.
+//!   `shared()` is one per test process; a test that stops, kills or pauses a server starts its own
+//!   with `start()`. The compiler keeps this apart: those methods want `&mut`, `shared()` gives `&`.
+//! * [`App`] is the real binary as a child process.
+//! * [`eventually`] is the only place that sleeps. Tests wait for conditions, never for time.
+//!
+//! Everything lives below one folder per test process, which [`scope`] removes together with
+//! every process started in it, even after `kill -9` of the test run.
+
+mod app;
+mod metrics;
+mod output;
+mod ports;
+mod postgres;
+mod process;
+mod rabbitmq;
+mod rabbitmq_files;
+mod scope;
+mod settings;
+mod wait;
+
+pub use app::App;
+pub use metrics::Metrics;
+pub use ports::free_port;
+pub use postgres::{Postgres, connect};
+pub use rabbitmq::RabbitMq;
+pub use scope::temp_dir;
+pub use wait::eventually;

@@ -1,0 +1,26 @@
+//! Integration tests: the real binary, a real PostgreSQL and a real RabbitMQ.
+//!
+//! One test binary, because the servers are started once per process and shared by all tests.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's own tasks end with it, and need no supervisor"
+)]
+
+mod amqp;
+mod batching;
+mod cli;
+mod full_mode;
+mod harness;
+mod harness_works;
+mod http_api;
+mod panics;
+mod stopping;
+mod store_contract;

@@ -1,0 +1,161 @@
+//! A panic in each actor in turn, while events flow: the actor restarts, and every event that was
+//! accepted is stored once.
+
+use crate::harness::{App, Postgres, RabbitMq, eventually, temp_dir};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+const ROUND: usize = 60;
+
+/// Arms a failpoint of the running process.
+async fn arm(app: &App, point: &str, action: &'static str) {
+    let response = reqwest::Client::new()
+        .put(format!("{}/failpoints/{point}", app.url()))
+        .body(action)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 204);
+}
+
+async fn restarts(app: &App, actor: &str) -> f64 {
+    let labels = [("actor", actor), ("cause", "panic")];
+    app.metric_with("eclusa_actor_restarts_total", &labels)
+        .await
+}
+
+/// Posts events one after another until the actor has restarted, but at least a round of them; each
+/// is repeated until it is taken. Gives the ids.
+async fn flow(app: &App, actor: &str, posted: &mut usize) {
+    let before = restarts(app, actor).await;
+    let mut here = 0;
+    while here < ROUND || restarts(app, actor).await == before {
+        assert!(here < 5_000, "{actor} does not restart");
+        let event = event(*posted);
+        eventually(SOON, "the event is taken", async || {
+            let response = app
+                .try_post("/v1/events", "application/json", event.to_string())
+                .await
+                .ok()?;
+            (response.status() == 202).then_some(())
+        })
+        .await;
+        *posted += 1;
+        here += 1;
+    }
+    assert_eq!(restarts(app, actor).await, before + 1.0, "{actor}");
+}
+
+fn event(n: usize) -> Value {
+    json!({"id": format!("e{n}"), "userId": "u", "eventType": "t", "eventData": {"n": n}})
+}
+
+#[tokio::test]
+async fn every_actor_of_the_full_mode_survives_a_panic() {
+    let postgres = Postgres::shared().await;
+    let database = postgres.database().await;
+    let rabbitmq = RabbitMq::shared().await;
+    let vhost = rabbitmq.vhost().await;
+    let app = App::builder()
+        .postgres(&database)
+        .rabbitmq(&vhost)
+        .set("batch.max_events", 5)
+        .set("broker.prefetch", 50)
+        .set("batch.max_wait", "200ms")
+        .set("broker.reconnect_max", "1s")
+        .start()
+        .await;
+    app.wait_ready().await;
+    let mut posted = 0;
+    for (point, actor) in [
+        ("http_ingest.ingest", "http_ingest"),
+        ("http_ingest.flush", "http_ingest"),
+        ("http_ingest.publish", "http_ingest"),
+        ("http_ingest.after_confirm", "http_ingest"),
+        ("amqp_consumer.push", "amqp_consumer"),
+        ("amqp_consumer.acknowledge", "amqp_consumer"),
+        ("batch_accumulator.push", "batch_accumulator"),
+        ("batch_accumulator.dispatch", "batch_accumulator"),
+        ("db_writer.write_batch", "db_writer"),
+        ("db_writer.after_commit", "db_writer"),
+    ] {
+        arm(&app, point, "2:1:panic").await;
+        flow(&app, actor, &mut posted).await;
+    }
+    // The connection's own actor panics when it has to connect anew.
+    arm(&app, "broker_connection.connect", "0:1:panic").await;
+    let name = vhost.rsplit('/').next().unwrap();
+    rabbitmq
+        .ctl(&["close_all_connections", "-p", name, "test"])
+        .await;
+    flow(&app, "broker_connection", &mut posted).await;
+
+    let count = async || -> i64 {
+        let sql = "SELECT count(*) FROM user_interactions";
+        postgres.query(&database, sql, &[]).await[0].get(0)
+    };
+    eventually(SOON, "every event is stored", async || {
+        (count().await >= posted as i64).then_some(())
+    })
+    .await;
+    assert_eq!(count().await, posted as i64);
+    eventually(SOON, "the books are closed", async || {
+        (app.metric("eclusa_events_in_flight").await == 0.0).then_some(())
+    })
+    .await;
+    assert!(app.is_ready().await);
+}
+
+#[tokio::test]
+async fn the_retry_supervisor_survives_a_panic_and_its_message_comes_back() {
+    let rabbitmq = RabbitMq::shared().await;
+    let vhost = rabbitmq.vhost().await;
+    let app = App::builder()
+        .postgres(&Postgres::shared().await.database().await)
+        .rabbitmq(&vhost)
+        .start()
+        .await;
+    app.wait_ready().await;
+    arm(&app, "retry_supervisor.unreadable", "0:1:panic").await;
+    crate::amqp::publish(&vhost, "eclusa.events", "", b"no event", None).await;
+    let labels = [("cause", "malformed")];
+    eventually(SOON, "it is dead-lettered all the same", async || {
+        let dead = app
+            .metric_with("eclusa_events_dead_lettered_total", &labels)
+            .await;
+        (dead == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(restarts(&app, "retry_supervisor").await, 1.0);
+}
+
+#[tokio::test]
+async fn every_actor_of_the_embedded_mode_survives_a_panic() {
+    let dir = temp_dir("panics-");
+    let app = App::builder().embedded(dir.path()).start().await;
+    app.wait_ready().await;
+    let mut posted = 0;
+    for (point, actor) in [
+        ("http_ingest.ingest", "http_ingest"),
+        ("http_ingest.flush", "http_ingest"),
+        ("batch_accumulator.push", "batch_accumulator"),
+        ("batch_accumulator.dispatch", "batch_accumulator"),
+        ("db_writer.write_batch", "db_writer"),
+        ("db_writer.after_commit", "db_writer"),
+    ] {
+        arm(&app, point, "2:1:panic").await;
+        flow(&app, actor, &mut posted).await;
+    }
+    let mut listed = 0;
+    let mut path = "/v1/events?limit=1000".to_owned();
+    loop {
+        let page = app.get_json(&path).await;
+        listed += page["events"].as_array().unwrap().len();
+        match page["next"].as_str() {
+            Some(cursor) => path = format!("/v1/events?limit=1000&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, posted);
+}
