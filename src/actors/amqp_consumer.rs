@@ -1,7 +1,7 @@
 //! `AmqpConsumer`: one channel on the work queue. Takes messages, hands their events to the
 //! accumulator, and acknowledges what has been settled.
 
-use super::batch_accumulator::{BatchAccumulator, Push};
+use super::batch_accumulator::{BatchAccumulator, Discard, Push, PushAlone};
 use super::retry_supervisor::{RetrySupervisor, Unreadable};
 use crate::broker::channel_ledger::{Acknowledgement, ChannelLedger};
 use crate::broker::connection::{Link, LinkWatch};
@@ -9,7 +9,7 @@ use crate::broker::message::{self, Rulebook};
 use crate::config::LiveSettings;
 use crate::event::{Delivery, Ticket};
 use crate::metrics::Metrics;
-use crate::supervision::{Backoff, Budget, Lifecycle, Mailbox, Phase, failpoint};
+use crate::supervision::{Backoff, Breaker, Budget, Lifecycle, Mailbox, Phase, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use futures::StreamExt;
 use lapin::options::{
@@ -33,6 +33,8 @@ pub struct Wiring {
     pub accumulator: Mailbox<BatchAccumulator>,
     /// Who takes what is no event.
     pub retry: Mailbox<RetrySupervisor>,
+    /// Whether the store is there.
+    pub store_breaker: Breaker,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// When to stop taking.
@@ -75,6 +77,8 @@ enum SessionError {
     Broker(#[from] lapin::Error),
     #[error("the accumulator crashed over a message")]
     Accumulator,
+    #[error("the store has been away for long")]
+    StoreAway,
 }
 
 impl Wiring {
@@ -99,8 +103,11 @@ impl Wiring {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(consumer = self.index, %error, "consuming was interrupted");
-                    if !link.connection.status().connected() {
+                    if !link.consuming.status().connected() {
                         link.suspect();
+                    }
+                    if matches!(error, SessionError::StoreAway) {
+                        self.store_breaker.closed().await;
                     }
                 }
             }
@@ -114,10 +121,11 @@ impl Wiring {
 
     /// Consumes on one channel. `Ok` when it was drained.
     async fn session(&self, link: &Link) -> Result<(), SessionError> {
-        let channel = link.connection.create_channel().await?;
-        let (queue, prefetch) = {
+        let channel = link.consuming.create_channel().await?;
+        let (queue, prefetch, release_after) = {
             let settings = self.settings.get();
-            (settings.broker.queue.clone(), settings.broker.prefetch)
+            let broker = &settings.broker;
+            (broker.queue.clone(), broker.prefetch, broker.release_after)
         };
         // Prefetch first: a consumer that starts without one is sent the whole queue.
         channel
@@ -137,6 +145,15 @@ impl Wiring {
         tokio::select! {
             result = self.take(consumer, &ledger) => result?,
             result = acknowledge(&channel, &ledger) => return result.map_err(SessionError::from),
+            () = self.store_breaker.away_for(release_after) => {
+                // All that is in hand goes back, wherever it is, so that none of it is written
+                // later under a channel that is gone.
+                if self.accumulator.send(Discard).await.is_err() {
+                    tracing::warn!("the accumulator crashed; what it held has returned");
+                }
+                channel.close(200, "the store is away".into()).await?;
+                return Err(SessionError::StoreAway);
+            }
             () = self.lifecycle.reached(Phase::Draining) => {}
         }
         self.drain(&channel, &tag, &ledger).await?;
@@ -153,12 +170,26 @@ impl Wiring {
         let mut chunks = consumer.ready_chunks(AT_ONCE);
         while let Some(chunk) = chunks.next().await {
             let mut deliveries = Vec::with_capacity(chunk.len());
+            let mut suspects = Vec::new();
             for message in chunk {
-                self.read(message?, ledger, &mut deliveries).await;
+                let message = message?;
+                if message.redelivered {
+                    // It was in hand when something ended uncleanly, and may have been the cause.
+                    let mut alone = Vec::new();
+                    self.read(message, ledger, &mut alone).await;
+                    suspects.push(alone);
+                } else {
+                    self.read(message, ledger, &mut deliveries).await;
+                }
             }
             failpoint::hit("amqp_consumer.push");
+            // Waits for room in the mailbox: that is the back-pressure towards the broker.
+            suspects.retain(|group| !group.is_empty());
+            if !suspects.is_empty() {
+                let pushed = self.accumulator.send(PushAlone(suspects)).await;
+                pushed.map_err(|_| SessionError::Accumulator)?;
+            }
             if !deliveries.is_empty() {
-                // Waits for room in the mailbox: that is the back-pressure towards the broker.
                 let pushed = self.accumulator.send(Push(deliveries)).await;
                 pushed.map_err(|_| SessionError::Accumulator)?;
             }

@@ -1,45 +1,34 @@
-//! `BatchAccumulator`: the chamber of the lock. Events gather; when there are enough, or the oldest
-//! has waited long enough, the gate opens for the next writer that asks.
+//! `BatchAccumulator`: the keeper of the lock's gate. Events gather in the open batch; when it is
+//! due, the gate opens for the next writer that asks.
 
 use super::db_writer::{AskReady, DbWriter, WriteBatch};
+use super::open_batch::OpenBatch;
 use crate::config::batch::BatchSettings;
-use crate::event::{Awaited, Batch, Delivery, Trigger};
+use crate::event::{Awaited, Delivery};
 use crate::metrics::Metrics;
 use crate::supervision::{ActorMessage, Mailbox, Tracked, failpoint};
 use actix::{Actor, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the accumulator is wired to; it survives a restart, the events do not.
 #[derive(Clone)]
 pub struct Wiring {
     /// The writers, by index.
     pub writers: Vec<Mailbox<DbWriter>>,
-    /// Whether every event has somebody waiting for it, so that a batch leaves as soon as a writer
-    /// is idle (direct mode).
-    pub eager: bool,
     /// Events that readers wait for.
     pub awaited: Awaited,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }
 
-struct Pending {
-    delivery: Delivery,
-    since: Instant,
-    weight: usize,
-}
-
 /// The actor.
 pub struct BatchAccumulator {
     wiring: Wiring,
-    settings: BatchSettings,
-    pending: VecDeque<Pending>,
-    bytes: usize,
+    open: OpenBatch,
     /// Indices of writers that have asked, in the order in which they did.
     idle: VecDeque<usize>,
-    draining: bool,
     timer: Option<SpawnHandle>,
 }
 
@@ -47,6 +36,11 @@ pub struct BatchAccumulator {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Push(pub Vec<Delivery>);
+
+/// Groups of events that go each in a batch of its own, before all others.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PushAlone(pub Vec<Vec<Delivery>>);
 
 /// A writer has nothing to do.
 #[derive(Message)]
@@ -63,6 +57,12 @@ pub struct Reconfigure(pub BatchSettings);
 #[rtype(result = "()")]
 pub struct Drain;
 
+/// What is here returns to its source: the store has been away for long, and the broker will not
+/// wait for acknowledgements for ever.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Discard;
+
 /// A reader has begun to wait for an event that may be in the open batch.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -70,6 +70,9 @@ pub struct Nudge;
 
 impl ActorMessage for Push {
     const NAME: &'static str = "push";
+}
+impl ActorMessage for PushAlone {
+    const NAME: &'static str = "push_alone";
 }
 impl ActorMessage for WriterReady {
     const NAME: &'static str = "writer_ready";
@@ -80,6 +83,9 @@ impl ActorMessage for Reconfigure {
 impl ActorMessage for Drain {
     const NAME: &'static str = "drain";
 }
+impl ActorMessage for Discard {
+    const NAME: &'static str = "discard";
+}
 impl ActorMessage for Nudge {
     const NAME: &'static str = "nudge";
 }
@@ -87,72 +93,28 @@ impl ActorMessage for Nudge {
 impl BatchAccumulator {
     /// An accumulator with nothing in it.
     pub fn new(wiring: Wiring, settings: BatchSettings) -> Self {
+        let open = OpenBatch::new(settings, wiring.awaited.clone());
         Self {
             wiring,
-            settings,
-            pending: VecDeque::new(),
-            bytes: 0,
+            open,
             idle: VecDeque::new(),
-            draining: false,
             timer: None,
         }
-    }
-
-    /// Why a batch should leave now, if it should.
-    fn due(&self) -> Option<Trigger> {
-        let oldest = self.pending.front()?;
-        if self.pending.len() >= self.settings.max_events {
-            return Some(Trigger::Size);
-        }
-        if self.bytes >= max_bytes(&self.settings) {
-            return Some(Trigger::Bytes);
-        }
-        if self.draining {
-            return Some(Trigger::Drain);
-        }
-        if oldest.since.elapsed() >= self.settings.max_wait {
-            return Some(Trigger::Time);
-        }
-        if self.wiring.eager || self.holds_awaited() {
-            return Some(Trigger::Idle);
-        }
-        None
-    }
-
-    fn holds_awaited(&self) -> bool {
-        !self.wiring.awaited.is_empty()
-            && self
-                .pending
-                .iter()
-                .any(|p| self.wiring.awaited.contains(&p.delivery.event.event_id))
-    }
-
-    /// The front of what is pending, within the bounds of a batch.
-    fn cut(&mut self, trigger: Trigger) -> Batch {
-        let mut bytes = 0;
-        let mut events = 0;
-        for pending in self.pending.iter().take(self.settings.max_events) {
-            if events > 0 && bytes + pending.weight > max_bytes(&self.settings) {
-                break;
-            }
-            bytes += pending.weight;
-            events += 1;
-        }
-        self.bytes = self.bytes.saturating_sub(bytes);
-        Batch::new(self.pending.drain(..events).map(|p| p.delivery), trigger)
     }
 
     /// Hands batches to writers for as long as there are both.
     fn dispatch(&mut self, ctx: &mut Context<Self>) {
         while !self.idle.is_empty() {
-            let Some(trigger) = self.due() else { break };
+            let Some(trigger) = self.open.due() else {
+                break;
+            };
             let Some(index) = self.idle.pop_front() else {
                 break;
             };
-            let Some(writer) = self.wiring.writers.get(index).cloned() else {
+            let Some(writer) = self.wiring.writers.get(index) else {
                 continue;
             };
-            let batch = self.cut(trigger);
+            let batch = self.open.cut(trigger);
             let metrics = &self.wiring.metrics;
             metrics
                 .batches_flushed
@@ -181,11 +143,7 @@ impl BatchAccumulator {
         if self.idle.is_empty() {
             return;
         }
-        if let Some(oldest) = self.pending.front() {
-            let left = self
-                .settings
-                .max_wait
-                .saturating_sub(oldest.since.elapsed());
+        if let Some(left) = self.open.time_left() {
             // A timer may fire a little early; a millisecond more keeps it from firing twice.
             let left = left + Duration::from_millis(1);
             self.timer = Some(ctx.run_later(left, |accumulator, ctx| {
@@ -195,10 +153,6 @@ impl BatchAccumulator {
             }));
         }
     }
-}
-
-fn max_bytes(settings: &BatchSettings) -> usize {
-    usize::try_from(settings.max_bytes.as_u64()).unwrap_or(usize::MAX)
 }
 
 impl Actor for BatchAccumulator {
@@ -215,9 +169,9 @@ impl Actor for BatchAccumulator {
 
 impl Supervised for BatchAccumulator {
     fn restarting(&mut self, _: &mut Self::Context) {
-        let draining = self.draining;
-        *self = Self::new(self.wiring.clone(), self.settings.clone());
-        self.draining = draining;
+        self.open = self.open.emptied();
+        self.idle.clear();
+        self.timer = None;
     }
 }
 
@@ -229,20 +183,25 @@ impl Handler<Tracked<Push>> for BatchAccumulator {
             return;
         };
         failpoint::hit("batch_accumulator.push");
-        let since = Instant::now();
-        let was_empty = self.pending.is_empty();
-        for delivery in deliveries {
-            let weight = delivery.event.weight();
-            self.bytes += weight;
-            self.pending.push_back(Pending {
-                delivery,
-                since,
-                weight,
-            });
-        }
-        if self.due().is_some() || was_empty {
+        let armed = self.timer.is_some();
+        self.open.push(deliveries);
+        if !armed || self.open.due().is_some() {
             self.dispatch(ctx);
         }
+    }
+}
+
+impl Handler<Tracked<PushAlone>> for BatchAccumulator {
+    type Result = ();
+
+    fn handle(&mut self, message: Tracked<PushAlone>, ctx: &mut Self::Context) {
+        let Some((PushAlone(groups), _handling)) = message.open() else {
+            return;
+        };
+        for group in groups {
+            self.open.push_alone(group);
+        }
+        self.dispatch(ctx);
     }
 }
 
@@ -268,7 +227,7 @@ impl Handler<Tracked<Reconfigure>> for BatchAccumulator {
         let Some((Reconfigure(settings), _handling)) = message.open() else {
             return;
         };
-        self.settings = settings;
+        self.open.reconfigure(settings);
         self.dispatch(ctx);
     }
 }
@@ -278,8 +237,17 @@ impl Handler<Tracked<Drain>> for BatchAccumulator {
 
     fn handle(&mut self, message: Tracked<Drain>, ctx: &mut Self::Context) {
         let _handling = message.open();
-        self.draining = true;
+        self.open.drain();
         self.dispatch(ctx);
+    }
+}
+
+impl Handler<Tracked<Discard>> for BatchAccumulator {
+    type Result = ();
+
+    fn handle(&mut self, message: Tracked<Discard>, _: &mut Self::Context) {
+        let _handling = message.open();
+        self.open = self.open.emptied();
     }
 }
 

@@ -5,11 +5,12 @@
 //! is being confirmed travels together in the next one.
 
 use super::batch_accumulator::{BatchAccumulator, Push};
-use crate::broker::publisher::{PublishError, Publisher};
+use crate::broker::error::kind_of_publish;
+use crate::broker::publisher::Publisher;
 use crate::event::outcome::Refusal;
 use crate::event::{Delivery, Outcome, frame};
 use crate::metrics::Metrics;
-use crate::supervision::{ActorMessage, Mailbox, Tracked, failpoint};
+use crate::supervision::{ActorMessage, Breaker, Mailbox, Tracked, failpoint};
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Supervised, WrapFuture,
 };
@@ -29,6 +30,10 @@ pub enum Door {
     Broker {
         /// The way there.
         publisher: Box<Publisher>,
+        /// Whether the broker is there.
+        breaker: Breaker,
+        /// Where events go while it is not; nowhere if they are to be refused.
+        fallback: Option<Mailbox<BatchAccumulator>>,
         /// Most events in a frame.
         max_events: usize,
         /// Most bytes in a frame, unless a single event is larger.
@@ -81,39 +86,32 @@ impl HttpIngest {
         failpoint::hit("http_ingest.flush");
         match self.wiring.door.clone() {
             Door::Direct(accumulator) => {
-                let deliveries: Vec<Delivery> = self.pending.drain(..).collect();
-                if deliveries.is_empty() {
-                    return;
-                }
-                if let Err(rejected) = accumulator.try_send(Push(deliveries)) {
-                    let Push(deliveries) = rejected.into_message();
-                    for delivery in deliveries {
-                        delivery
-                            .ticket
-                            .settle(Outcome::Refused(Refusal::Overloaded));
-                    }
-                }
+                write_directly(&accumulator, self.pending.drain(..).collect());
             }
             Door::Broker {
                 publisher,
+                breaker,
+                fallback,
                 max_events,
                 max_bytes,
             } => {
+                if !breaker.is_closed() || !publisher.is_available() {
+                    let deliveries = self.pending.drain(..).collect();
+                    fall_back(fallback.as_ref(), deliveries, &self.wiring.metrics);
+                    return;
+                }
                 while self.frames_in_flight < FRAMES_IN_FLIGHT && !self.pending.is_empty() {
-                    self.publish(&publisher, max_events, max_bytes, ctx);
+                    let Some(frame) = self.next_frame(max_events, max_bytes) else {
+                        continue;
+                    };
+                    self.publish(frame, *publisher.clone(), &breaker, fallback.clone(), ctx);
                 }
             }
         }
     }
 
-    /// Publishes one frame from the front of what is pending.
-    fn publish(
-        &mut self,
-        publisher: &Publisher,
-        max_events: usize,
-        max_bytes: usize,
-        ctx: &mut Context<Self>,
-    ) {
+    /// A frame from the front of what is pending; `None` when nothing of it could be written.
+    fn next_frame(&mut self, max_events: usize, max_bytes: usize) -> Option<Frame> {
         let mut encoder = frame::Encoder::default();
         let mut deliveries = Vec::new();
         let mut bytes = 0;
@@ -130,33 +128,47 @@ impl HttpIngest {
                 Err(error) => tracing::error!(%error, "cannot write an event as JSON"),
             }
         }
-        if deliveries.is_empty() {
-            return;
-        }
-        let body = encoder.finish();
-        let publisher = publisher.clone();
+        (!deliveries.is_empty()).then(|| Frame {
+            body: encoder.finish(),
+            deliveries,
+        })
+    }
+
+    /// Publishes a frame; when the broker confirms it, its events are durable.
+    fn publish(
+        &mut self,
+        frame: Frame,
+        publisher: Publisher,
+        breaker: &Breaker,
+        fallback: Option<Mailbox<BatchAccumulator>>,
+        ctx: &mut Context<Self>,
+    ) {
         let metrics = Arc::clone(&self.wiring.metrics);
+        let breaker = breaker.clone();
         self.frames_in_flight += 1;
         ctx.spawn(
             async move {
+                let Frame { body, deliveries } = frame;
                 failpoint::hit("http_ingest.publish");
                 let result = publisher.publish_frame(&body).await;
                 failpoint::hit("http_ingest.after_confirm");
-                let outcome = match result {
+                match result {
                     Ok(()) => {
+                        breaker.succeeded();
                         metrics.frames_published.inc();
-                        Outcome::Published
+                        settle(deliveries, Outcome::Published);
                     }
                     Err(error) => {
-                        log_unpublished(&error, deliveries.len());
-                        Outcome::Refused(Refusal::Unavailable)
+                        let kind = kind_of_publish(&error);
+                        tracing::error!(
+                            kind = kind.as_str(),
+                            %error,
+                            events = deliveries.len(),
+                            "events not published"
+                        );
+                        breaker.failed();
+                        fall_back(fallback.as_ref(), deliveries, &metrics);
                     }
-                };
-                for delivery in deliveries {
-                    delivery
-                        .span
-                        .in_scope(|| tracing::debug!(outcome = outcome.as_str(), "published"));
-                    delivery.ticket.settle(outcome);
                 }
             }
             .into_actor(self)
@@ -168,8 +180,45 @@ impl HttpIngest {
     }
 }
 
-fn log_unpublished(error: &PublishError, events: usize) {
-    tracing::error!(%error, events, "events not published; their callers are told to come back");
+/// A message for the work queue, and whom to answer for the events in it.
+struct Frame {
+    body: Vec<u8>,
+    deliveries: Vec<Delivery>,
+}
+
+/// Into the store without the broker, if that is allowed. An event that the broker has all the same
+/// is known under its id when it comes from there.
+fn fall_back(
+    fallback: Option<&Mailbox<BatchAccumulator>>,
+    deliveries: Vec<Delivery>,
+    metrics: &Metrics,
+) {
+    match fallback {
+        Some(accumulator) => {
+            metrics.fallback.inc_by(deliveries.len() as u64);
+            write_directly(accumulator, deliveries);
+        }
+        None => settle(deliveries, Outcome::Refused(Refusal::Unavailable)),
+    }
+}
+
+fn write_directly(accumulator: &Mailbox<BatchAccumulator>, deliveries: Vec<Delivery>) {
+    if deliveries.is_empty() {
+        return;
+    }
+    if let Err(rejected) = accumulator.try_send(Push(deliveries)) {
+        let Push(deliveries) = rejected.into_message();
+        settle(deliveries, Outcome::Refused(Refusal::Overloaded));
+    }
+}
+
+fn settle(deliveries: Vec<Delivery>, outcome: Outcome) {
+    for delivery in deliveries {
+        delivery
+            .span
+            .in_scope(|| tracing::debug!(outcome = outcome.as_str(), "answered"));
+        delivery.ticket.settle(outcome);
+    }
 }
 
 impl Actor for HttpIngest {

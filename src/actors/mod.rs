@@ -25,7 +25,9 @@ pub mod amqp_consumer;
 pub mod batch_accumulator;
 pub mod db_writer;
 pub mod http_ingest;
+pub mod open_batch;
 pub mod retry_supervisor;
+mod writing;
 
 pub use amqp_consumer::AmqpConsumer;
 pub use batch_accumulator::BatchAccumulator;

@@ -32,8 +32,8 @@ pub struct RetrySupervisor {
 /// In which way events failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// It may pass.
-    Transient,
+    /// It may pass; with this cause it is dead-lettered when the attempts are used up.
+    MayPass(Cause),
     /// It will not.
     Dead(Cause),
 }
@@ -148,7 +148,9 @@ impl Wiring {
         sqlstate: Option<&str>,
     ) {
         let verdict = match failure {
-            Failure::Transient => policy::after_transient(delivery.attempts, &self.settings),
+            Failure::MayPass(exhausted) => {
+                policy::after_failure(delivery.attempts, exhausted, &self.settings)
+            }
             Failure::Dead(cause) => Verdict::Dead(cause),
         };
         let Some(publisher) = &self.publisher else {

@@ -8,15 +8,19 @@ use crate::actors::{AmqpConsumer, amqp_consumer};
 use crate::broker::connection::{self, BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
+use crate::config::broker::Fallback;
 use crate::config::{LiveSettings, Mode, Settings};
 use crate::event::Awaited;
 use crate::metrics::Metrics;
 use crate::retry::policy;
 use crate::store::EventStore;
 use crate::supervision::mailbox::{Inbox, Mailbox, mailbox};
-use crate::supervision::{Budget, HealthBoard, Lifecycle, RestartPolicy, supervise};
+use crate::supervision::{
+    Breaker, BreakerProbe, Budget, HealthBoard, Lifecycle, RestartPolicy, breaker, supervise,
+};
 use actix::{Actor, Context, Supervised};
 use actix_rt::Arbiter;
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +29,8 @@ use std::time::Duration;
 const ACCUMULATOR_MAILBOX: usize = 1_024;
 /// A writer has one batch at a time; besides it is asked whether it is idle.
 const WRITER_MAILBOX: usize = 8;
+/// How long the store may take to answer a probe.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Failures that may wait; more make their senders wait.
 const RETRY_MAILBOX: usize = 1_024;
 
@@ -39,6 +45,10 @@ pub struct Flow {
     pub publisher: Option<Publisher>,
     /// The connection to the broker, in full mode.
     pub link: Option<LinkWatch>,
+    /// Whether the store is there.
+    pub store_breaker: Breaker,
+    /// Whether the broker is there, in full mode.
+    pub broker_breaker: Option<Breaker>,
     /// Who waits for which event.
     pub awaited: Awaited,
     /// The bound on bytes in the process.
@@ -50,9 +60,10 @@ pub struct Flow {
     /// Metrics.
     pub metrics: Arc<Metrics>,
     settings: Arc<Settings>,
-    /// Nobody sends to these two, but an actor that nobody can reach is not restarted.
+    /// Nobody sends to these, but an actor that nobody can reach is not restarted.
     _connection: Option<Mailbox<BrokerConnection>>,
     _consumers: Vec<Mailbox<AmqpConsumer>>,
+    _probes: Vec<Mailbox<BreakerProbe>>,
 }
 
 /// Starts actors, each on an arbiter, all under the same supervision.
@@ -70,6 +81,17 @@ impl Starter {
         capacity: usize,
     ) -> (Mailbox<A>, Inbox<A>) {
         mailbox(name, index, capacity, &self.metrics, &self.health)
+    }
+
+    fn probe(
+        &self,
+        arbiter: &Arbiter,
+        breaker: &Breaker,
+        probe: Arc<breaker::Probe>,
+    ) -> Mailbox<BreakerProbe> {
+        let (mailbox, inbox) = self.mailbox("breaker_probe", 0, 1);
+        self.start(arbiter, inbox, BreakerProbe::new(breaker.clone(), probe));
+        mailbox
     }
 
     fn start<A>(&self, arbiter: &Arbiter, inbox: Inbox<A>, actor: A)
@@ -101,6 +123,8 @@ impl Flow {
         let awaited = Awaited::default();
         let work = Arbiter::new();
         let broker = Arbiter::new();
+        let store_breaker = Breaker::new("store", &metrics);
+        let mut probes = vec![starter.probe(&work, &store_breaker, probe_of_store(&store))];
 
         let (publisher, link, connection) = if settings.mode() == Mode::Full {
             let (publisher, link, mailbox) = start_connection(&starter, &broker, &settings);
@@ -108,6 +132,15 @@ impl Flow {
         } else {
             (None, None, None)
         };
+
+        let broker_breaker = publisher.clone().map(|publisher| {
+            let breaker = Breaker::new("broker", &metrics);
+            let probe = Arc::new(move || -> BoxFuture<'static, bool> {
+                Box::pin(std::future::ready(publisher.is_available()))
+            });
+            probes.push(starter.probe(&broker, &breaker, probe));
+            breaker
+        });
 
         let (retry, retry_inbox) = starter.mailbox("retry_supervisor", 0, RETRY_MAILBOX);
         let retry_wiring = retry_supervisor::Wiring {
@@ -130,9 +163,15 @@ impl Flow {
                 let wiring = db_writer::Wiring {
                     index,
                     store: Arc::clone(&store),
+                    breaker: store_breaker.clone(),
                     accumulator: accumulator.clone(),
                     retry: retry.clone(),
+                    attempts: settings.retry.clone(),
                     ingest_timeout: settings.ingest.timeout,
+                    write_timeout: settings.store.acquire_timeout
+                        + settings.store.statement_timeout
+                        + settings.store.write_margin,
+                    release_after: settings.broker.release_after,
                     awaited: awaited.clone(),
                     metrics: Arc::clone(&metrics),
                 };
@@ -142,7 +181,6 @@ impl Flow {
             .collect();
         let wiring = batch_accumulator::Wiring {
             writers,
-            eager: publisher.is_none(),
             awaited: awaited.clone(),
             metrics: Arc::clone(&metrics),
         };
@@ -160,6 +198,7 @@ impl Flow {
                     settings: live.clone(),
                     accumulator: accumulator.clone(),
                     retry: retry.clone(),
+                    store_breaker: store_breaker.clone(),
                     budget: budget.clone(),
                     lifecycle: starter.lifecycle.clone(),
                     metrics: Arc::clone(&metrics),
@@ -173,6 +212,8 @@ impl Flow {
             accumulator,
             publisher,
             link,
+            store_breaker,
+            broker_breaker,
             awaited,
             budget,
             health: starter.health,
@@ -181,19 +222,23 @@ impl Flow {
             settings,
             _connection: connection,
             _consumers: consumers,
+            _probes: probes,
         })
     }
 
     /// Where requests become durable.
     pub fn door(&self) -> Door {
-        match &self.publisher {
-            None => Door::Direct(self.accumulator.clone()),
-            Some(publisher) => Door::Broker {
+        match (&self.publisher, &self.broker_breaker) {
+            (Some(publisher), Some(breaker)) => Door::Broker {
                 publisher: Box::new(publisher.clone()),
+                breaker: breaker.clone(),
+                fallback: (self.settings.broker.fallback == Fallback::Store)
+                    .then(|| self.accumulator.clone()),
                 max_events: self.settings.broker.max_frame_events,
                 max_bytes: usize::try_from(self.settings.broker.max_message_bytes.as_u64())
                     .unwrap_or(usize::MAX),
             },
+            _ => Door::Direct(self.accumulator.clone()),
         }
     }
 
@@ -204,6 +249,17 @@ impl Flow {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn probe_of_store(store: &Arc<dyn EventStore>) -> Arc<breaker::Probe> {
+    let store = Arc::clone(store);
+    Arc::new(move || -> BoxFuture<'static, bool> {
+        let store = Arc::clone(&store);
+        Box::pin(async move {
+            let ping = tokio::time::timeout(PROBE_PATIENCE, store.ping()).await;
+            matches!(ping, Ok(Ok(())))
+        })
+    })
 }
 
 fn start_connection(

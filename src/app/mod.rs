@@ -8,6 +8,7 @@ pub mod store;
 
 use crate::actors::http_ingest::{self, Door, HttpIngest};
 use crate::config::{LiveSettings, Settings, Sources};
+use crate::http::doors::Doors;
 use crate::http::{self, HttpState, observe};
 use crate::logging::LogControl;
 use crate::supervision::mailbox::mailbox;
@@ -159,6 +160,7 @@ fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
 fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Result<Server> {
     let settings = live.get();
     let door = flow.door();
+    let settings_fallback = settings.broker.fallback;
     let shared = flow.clone();
     let live = live.clone();
     let next_worker = Arc::new(AtomicUsize::new(0));
@@ -174,7 +176,11 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             store: Arc::clone(&shared.store),
             ingest,
             accumulator: shared.accumulator.clone(),
-            broker: shared.link.clone(),
+            doors: Doors {
+                store: shared.store_breaker.clone(),
+                broker: shared.broker_breaker.clone().zip(shared.publisher.clone()),
+                fallback: settings_fallback,
+            },
             awaited: shared.awaited.clone(),
             budget: shared.budget.clone(),
             health: shared.health.clone(),

@@ -20,17 +20,47 @@ use tokio::sync::{Notify, watch};
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection in force, with everything declared on it.
+/// Connections in force, with everything declared on them.
 pub struct Link {
-    /// For further channels.
-    pub connection: Connection,
+    /// For consuming. A connection of its own: under an alarm the broker stops reading from those
+    /// that publish, acknowledgements included, and the backlog could not shrink.
+    pub consuming: Connection,
     /// The publishing channel, in confirm mode, shared by all publishers: hundreds awaiting their
     /// confirms on one channel measured faster than several channels.
     pub publishing: Channel,
+    publishing_connection: Connection,
+    blocked: watch::Sender<bool>,
     suspect: Notify,
 }
 
 impl Link {
+    /// Whether the broker takes no messages for now.
+    pub fn is_blocked(&self) -> bool {
+        *self.blocked.borrow()
+    }
+
+    /// Waits until the broker takes no messages.
+    pub async fn blocked(&self) {
+        let mut blocked = self.blocked.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = blocked.wait_for(|blocked| *blocked).await;
+    }
+
+    fn is_connected(&self) -> bool {
+        self.consuming.status().connected()
+            && self.publishing_connection.status().connected()
+            && self.publishing.status().connected()
+    }
+
+    async fn close(&self) {
+        // A connection that is gone cannot be closed; it was worth a try.
+        let _ = self
+            .publishing_connection
+            .close(200, "reconnecting".into())
+            .await;
+        let _ = self.consuming.close(200, "reconnecting".into()).await;
+    }
+
     /// Says that the link does not work, whatever its state: it is closed and made anew.
     pub fn suspect(&self) {
         self.suspect.notify_one();
@@ -97,9 +127,12 @@ async fn keep_connected(wiring: Wiring, link: &watch::Sender<Option<Arc<Link>>>)
                 lost(&new).await;
                 link.send_replace(None);
                 wiring.metrics.broker_connected.set(0);
-                let closing = new.connection.close(200, "reconnecting".into());
-                // A connection that is gone cannot be closed; it was worth a try.
-                let _ = tokio::time::timeout(Duration::from_secs(1), closing).await;
+                if tokio::time::timeout(Duration::from_secs(1), new.close())
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!("the old connection does not close");
+                }
             }
             Ok(Err(error)) => tracing::error!(%error, "cannot connect to the broker"),
             Err(_) => tracing::error!(
@@ -124,16 +157,19 @@ async fn connect(wiring: &Wiring) -> lapin::Result<Link> {
         AMQPScheme::AMQPS => None,
     };
     log_version(version);
-    let properties = ConnectionProperties::default().with_connection_name("eclusa".into());
-    let connection = Connection::connect_uri(uri, properties).await?;
-    wiring.topology.declare(&connection, version).await?;
-    let publishing = connection.create_channel().await?;
+    let named = |name: &str| ConnectionProperties::default().with_connection_name(name.into());
+    let consuming = Connection::connect_uri(uri.clone(), named("eclusa consuming")).await?;
+    wiring.topology.declare(&consuming, version).await?;
+    let publishing_connection = Connection::connect_uri(uri, named("eclusa publishing")).await?;
+    let publishing = publishing_connection.create_channel().await?;
     publishing
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
     Ok(Link {
-        connection,
+        consuming,
         publishing,
+        publishing_connection,
+        blocked: watch::Sender::new(false),
         suspect: Notify::new(),
     })
 }
@@ -163,37 +199,41 @@ fn uri(settings: &BrokerSettings) -> lapin::Result<AMQPUri> {
 
 /// Completes when the link is of no more use, and says why in the log.
 async fn lost(link: &Link) {
-    let mut events = Box::pin(link.connection.events_listener());
+    let mut publishing = Box::pin(link.publishing_connection.events_listener());
+    let mut consuming = Box::pin(link.consuming.events_listener());
     loop {
-        tokio::select! {
-            event = events.next() => match event {
-                Some(Event::Error(error)) => {
-                    // Errors of single channels are their users' business.
-                    if !link.connection.status().connected() {
-                        tracing::error!(%error, "lost the connection to the broker");
-                        return;
-                    }
-                }
-                Some(Event::ConnectionBlocked(reason)) => {
-                    tracing::warn!(%reason, "the broker takes no messages for now");
-                }
-                Some(Event::ConnectionUnblocked) => {
-                    tracing::info!("the broker takes messages again");
-                }
-                Some(_) => {}
-                None => return,
-            },
+        let event = tokio::select! {
+            event = publishing.next() => event,
+            event = consuming.next() => event,
             () = link.suspect.notified() => {
-                tracing::warn!("the publishing channel failed; connecting anew");
+                tracing::warn!("the connection to the broker does not work; connecting anew");
                 return;
             }
-            // An error that was sent before this listener listened would be missed.
+            // An error that was sent before these listeners listened would be missed.
             () = tokio::time::sleep(Duration::from_secs(1)) => {
-                if !link.connection.status().connected() || !link.publishing.status().connected() {
+                if !link.is_connected() {
                     tracing::error!("lost the connection to the broker");
                     return;
                 }
+                continue;
             }
+        };
+        match event {
+            // Errors of single channels are their users' business.
+            Some(Event::Error(error)) if !link.is_connected() => {
+                tracing::error!(%error, "lost the connection to the broker");
+                return;
+            }
+            Some(Event::ConnectionBlocked(reason)) => {
+                tracing::error!(%reason, "the broker takes no messages for now");
+                link.blocked.send_replace(true);
+            }
+            Some(Event::ConnectionUnblocked) => {
+                tracing::info!("the broker takes messages again");
+                link.blocked.send_replace(false);
+            }
+            Some(_) => {}
+            None => return,
         }
     }
 }

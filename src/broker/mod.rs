@@ -4,6 +4,7 @@
 pub mod channel_ledger;
 pub mod connection;
 pub mod dead_letter;
+pub mod error;
 pub mod message;
 pub mod publisher;
 pub mod server_version;

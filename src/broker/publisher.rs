@@ -7,6 +7,7 @@ use crate::event::{Event, frame};
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation};
+use rand::Rng;
 use std::time::Duration;
 
 /// Attempts so far, on a message that comes round again.
@@ -22,6 +23,9 @@ pub enum PublishError {
     /// There is no connection now.
     #[error("not connected to the broker")]
     Down,
+    /// The broker is short of memory or disk and takes no messages for now.
+    #[error("the broker takes no messages for now (memory or disk alarm)")]
+    Blocked,
     /// The queue does not exist; the broker would have thrown the message away.
     #[error("the queue {0} does not exist")]
     Unroutable(String),
@@ -57,9 +61,12 @@ impl Publisher {
         }
     }
 
-    /// Whether there is a link now.
-    pub fn is_connected(&self) -> bool {
-        self.link.borrow().is_some()
+    /// Whether a message could be published now.
+    pub fn is_available(&self) -> bool {
+        self.link
+            .borrow()
+            .as_ref()
+            .is_some_and(|link| !link.is_blocked())
     }
 
     /// Puts a frame on the work queue.
@@ -92,8 +99,12 @@ impl Publisher {
             ERROR_HEADER.into(),
             AMQPValue::LongString(short(error).into()),
         );
+        // What failed together does not come back together. The queue's own limit is the longest.
+        let jittered = delay.mul_f64(rand::rng().random_range(0.5..=1.0));
+        let expiration = jittered.as_millis().max(1).to_string();
+        let properties = json(headers).with_expiration(expiration.as_str().into());
         let queue = self.topology.retry_queue(delay);
-        self.publish(&queue, &encoder.finish(), json(headers)).await
+        self.publish(&queue, &encoder.finish(), properties).await
     }
 
     /// Puts a dead letter on the dead-letter queue.
@@ -134,7 +145,21 @@ impl Publisher {
                 .await?
                 .await
         };
-        match tokio::time::timeout(self.timeout, confirmed).await {
+        // A message that the broker does not take now may be taken when the alarm is over: the
+        // event is then known under its id already.
+        let unblocked = async {
+            tokio::select! {
+                biased;
+                result = confirmed => Some(result),
+                () = link.blocked() => None,
+            }
+        };
+        let result = match tokio::time::timeout(self.timeout, unblocked).await {
+            Ok(Some(result)) => Ok(result),
+            Ok(None) => return Err(PublishError::Blocked),
+            Err(elapsed) => Err(elapsed),
+        };
+        match result {
             Err(_) => {
                 link.suspect();
                 Err(PublishError::TimedOut(self.timeout))

@@ -18,6 +18,16 @@ pub enum MissingId {
     Content,
 }
 
+/// What to do with events while the broker is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// Write them straight to the store.
+    Store,
+    /// Refuse them.
+    Refuse,
+}
+
 /// `[broker]`
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +55,11 @@ pub struct BrokerSettings {
     /// How long to wait for a publisher confirm.
     #[serde(with = "units::duration")]
     pub confirm_timeout: Duration,
+    /// What to do with events while the broker is away.
+    pub fallback: Fallback,
+    /// The store away for so long, messages in hand go back to the broker.
+    #[serde(with = "units::duration")]
+    pub release_after: Duration,
     /// The broker's own consumer timeout.
     #[serde(with = "units::duration")]
     pub consumer_timeout: Duration,

@@ -234,6 +234,17 @@ impl Settings {
                 ),
             ));
         }
+        if self.broker.release_after > self.broker.consumer_timeout / 2 {
+            found.push(Invalid::new(
+                "broker.release_after, broker.consumer_timeout",
+                format!(
+                    "messages held for {} come near the broker's consumer timeout of {}, which \
+                     closes the channel; keep it below half",
+                    humantime::format_duration(self.broker.release_after),
+                    humantime::format_duration(self.broker.consumer_timeout)
+                ),
+            ));
+        }
         if self.batch.max_wait > self.broker.consumer_timeout / 2 {
             found.push(Invalid::new(
                 "batch.max_wait, broker.consumer_timeout",

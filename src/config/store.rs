@@ -23,6 +23,9 @@ pub struct StoreSettings {
     /// How long one statement may take.
     #[serde(with = "units::duration")]
     pub statement_timeout: Duration,
+    /// What a write may take beyond these two before it counts as hanging.
+    #[serde(with = "units::duration")]
+    pub write_margin: Duration,
 }
 
 impl std::fmt::Debug for StoreSettings {

@@ -18,16 +18,19 @@ pub enum Trigger {
     Idle,
     /// The process is stopping.
     Drain,
+    /// Its events go alone, since they were in hand when something ended uncleanly.
+    Alone,
 }
 
 impl Trigger {
     /// All of them.
-    pub const ALL: [Trigger; 5] = [
+    pub const ALL: [Trigger; 6] = [
         Trigger::Size,
         Trigger::Bytes,
         Trigger::Time,
         Trigger::Idle,
         Trigger::Drain,
+        Trigger::Alone,
     ];
 
     /// The word in metric labels.
@@ -38,6 +41,7 @@ impl Trigger {
             Trigger::Time => "time",
             Trigger::Idle => "idle",
             Trigger::Drain => "drain",
+            Trigger::Alone => "alone",
         }
     }
 }

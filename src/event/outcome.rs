@@ -11,15 +11,21 @@ pub enum Cause {
     Poison,
     /// It failed in a way that may pass, too many times.
     RetriesExhausted,
+    /// Writing it crashed, each time.
+    Panic,
+    /// Writing it never came to an end, each time, while others could be written.
+    Timeout,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 4] = [
+    pub const ALL: [Cause; 6] = [
         Cause::Malformed,
         Cause::Invalid,
         Cause::Poison,
         Cause::RetriesExhausted,
+        Cause::Panic,
+        Cause::Timeout,
     ];
 
     /// The word in metric labels and message headers.
@@ -29,6 +35,8 @@ impl Cause {
             Cause::Invalid => "invalid",
             Cause::Poison => "poison",
             Cause::RetriesExhausted => "retries_exhausted",
+            Cause::Panic => "panic",
+            Cause::Timeout => "timeout",
         }
     }
 }

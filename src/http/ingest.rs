@@ -63,6 +63,10 @@ async fn take(
     let (events, single) = read_events(state, caller, headers, shape, bytes)?;
     let ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
     let weight = events.iter().map(Event::weight).sum();
+    state
+        .doors
+        .check()
+        .map_err(|problem| problem.with_ids(ids.clone()))?;
     let permit = state.budget.try_take(weight).ok_or_else(|| {
         Problem::overloaded("more events are on their way than ingest.max_in_flight allows")
             .with_ids(ids.clone())

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod doors;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 pub mod ingest;
@@ -11,13 +12,13 @@ pub mod problem;
 pub mod queries;
 
 use crate::actors::{BatchAccumulator, HttpIngest};
-use crate::broker::LinkWatch;
 use crate::config::LiveSettings;
 use crate::event::Awaited;
 use crate::metrics::Metrics;
 use crate::store::EventStore;
 use crate::supervision::{Budget, HealthBoard, Lifecycle, Mailbox};
 use actix_web::web;
+use doors::Doors;
 use std::sync::Arc;
 
 /// What the handlers of one worker share.
@@ -31,8 +32,8 @@ pub struct HttpState {
     pub ingest: Mailbox<HttpIngest>,
     /// For readers who wait.
     pub accumulator: Mailbox<BatchAccumulator>,
-    /// The connection to the broker, in full mode.
-    pub broker: Option<LinkWatch>,
+    /// Whether events can be made durable now.
+    pub doors: Doors,
     /// Who waits for which event.
     pub awaited: Awaited,
     /// The bound on bytes in the process.
@@ -63,6 +64,6 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(read_only("/health/ready").route(web::get().to(probes::ready)))
         .service(read_only("/metrics").route(web::get().to(probes::metrics)));
     #[cfg(feature = "failpoints")]
-    config.service(web::resource("/failpoints/{name}").route(web::put().to(failpoints::put)));
+    config.service(web::resource("/failpoints/{name:.*}").route(web::put().to(failpoints::put)));
     config.default_service(web::to(problem::not_found));
 }

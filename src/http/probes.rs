@@ -4,6 +4,7 @@ use super::HttpState;
 use super::auth::Caller;
 use super::problem::Problem;
 use crate::config::auth::Scope;
+use crate::config::broker::Fallback;
 use crate::supervision::Phase;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
@@ -34,20 +35,23 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
         parts.insert(name.to_owned(), value);
     };
 
-    let direct = state.broker.is_none();
+    let breaker = format!("circuit breaker {}", state.doors.store.state().as_str());
+    let needs_store = state.doors.needs_store();
     match tokio::time::timeout(PATIENCE, state.store.ping()).await {
-        Ok(Ok(())) => part("store", true, direct, String::new()),
-        Ok(Err(error)) => part("store", false, direct, error.to_string()),
+        Ok(Ok(())) => part("store", state.doors.store.is_closed(), needs_store, breaker),
+        Ok(Err(error)) => part("store", false, needs_store, error.to_string()),
         Err(_) => part(
             "store",
             false,
-            direct,
+            needs_store,
             format!("no answer within {PATIENCE:?}"),
         ),
     }
-    if let Some(link) = &state.broker {
-        let connected = link.borrow().is_some();
-        part("broker", connected, true, "not connected".to_owned());
+    if let Some(up) = state.doors.broker_is_up() {
+        // While the store stands in for it, events can be taken all the same.
+        let needed = state.doors.fallback == Fallback::Refuse;
+        let detail = "not connected, or taking no messages".to_owned();
+        part("broker", up, needed, detail);
     }
     let stuck = state.health.stuck(STUCK);
     let detail = format!("no progress for {STUCK:?}: {}", stuck.join(", "));

@@ -6,10 +6,11 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
+use std::time::Duration;
 use uuid::Uuid;
 
-/// Seconds after which a refused caller may come back.
-const COME_BACK: u64 = 1;
+/// When a refused caller may come back, unless there is reason to say otherwise.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// A flaw of one item of a request.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +40,8 @@ struct Parts {
     ids: Vec<Uuid>,
     #[serde(skip)]
     allow: Option<&'static str>,
+    #[serde(skip)]
+    retry_after: Duration,
     /// The label in `eclusa_events_refused_total`.
     #[serde(skip)]
     reason: &'static str,
@@ -58,6 +61,7 @@ impl Problem {
             errors: Vec::new(),
             ids: Vec::new(),
             allow: None,
+            retry_after: COME_BACK,
             reason,
         }))
     }
@@ -135,6 +139,12 @@ impl Problem {
         self
     }
 
+    /// Says when to come back.
+    pub fn after(mut self, pause: Duration) -> Self {
+        self.0.retry_after = pause;
+        self
+    }
+
     /// The label in `eclusa_events_refused_total`.
     pub fn reason(&self) -> &'static str {
         self.0.reason
@@ -156,7 +166,9 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(self.0.status);
         match self.0.status {
             StatusCode::SERVICE_UNAVAILABLE => {
-                response.insert_header((RETRY_AFTER, COME_BACK));
+                // Whole seconds, rounded up; zero would ask for a busy loop.
+                let seconds = self.0.retry_after.as_secs_f64().ceil().max(1.0);
+                response.insert_header((RETRY_AFTER, seconds as u64));
             }
             StatusCode::UNAUTHORIZED => {
                 response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"eclusa\""));

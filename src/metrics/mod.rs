@@ -135,6 +135,12 @@ metrics! {
     handle: HistogramVec = "eclusa_actor_handle_seconds" ["actor", "message"] INSIDE;
     /// Times an actor was restarted, by cause (panic or stopped).
     restarts: IntCounterVec = "eclusa_actor_restarts_total" ["actor", "cause"] &[];
+    /// State of a circuit breaker: 0 closed, 1 half open, 2 open.
+    breaker_state: IntGaugeVec = "eclusa_breaker_state" ["breaker"] &[];
+    /// Times a circuit breaker opened.
+    breaker_opened: IntCounterVec = "eclusa_breaker_opened_total" ["breaker"] &[];
+    /// Events written straight to the store because the broker could not take them.
+    fallback: IntCounter = "eclusa_broker_fallback_events_total" [] &[];
     /// Whether the connection to the broker is up.
     broker_connected: IntGauge = "eclusa_broker_connected" [] &[];
     /// Times the connection to the broker was lost or could not be made.

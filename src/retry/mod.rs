@@ -2,4 +2,4 @@
 
 pub mod policy;
 
-pub use policy::{Action, Verdict};
+pub use policy::{Action, FailureKind, Situation, Verdict};

@@ -1,47 +1,111 @@
 //! The one place that says what follows from a kind of failure.
 //!
-//! `store/error.rs` says what a failure *is*; nothing but this file says what is *done* about it.
+//! `store/error.rs` and `broker/error.rs` say what a failure *is*; nothing but this file says what
+//! is *done* about it.
 
 use crate::config::retry::RetrySettings;
 use crate::event::{Cause, Patience};
 use crate::store::ErrorKind;
 use std::time::Duration;
 
+/// How rows could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The store said so.
+    Store(ErrorKind),
+    /// The code that writes them crashed.
+    Panic,
+    /// It did not come to an end, although the store can be written otherwise.
+    Timeout,
+}
+
+impl FailureKind {
+    /// The word in metric labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureKind::Store(kind) => kind.as_str(),
+            FailureKind::Panic => "panic",
+            FailureKind::Timeout => "timeout",
+        }
+    }
+}
+
+/// What is known of the rows that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Situation {
+    /// A single row: whatever went wrong, it was this one.
+    pub alone: bool,
+    /// What the rows' sources can do meanwhile.
+    pub patience: Patience,
+    /// The store's breaker lets work through.
+    pub store_up: bool,
+}
+
 /// What to do with rows that could not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Keep them, wait, and write them again: nothing is wrong with them. Spends no attempt.
+    /// Keep them until the store is back, and write them again: nothing is wrong with them. Spends
+    /// no attempt.
     Pause,
     /// Write them again from here for as long as their callers wait.
     TryAgain,
     /// Tell their callers to come back later.
     Refuse,
-    /// Part the good from the bad; a row that fails alone is bad.
+    /// Part the good from the bad: write halves.
     Isolate,
-    /// Let each come back after a delay, as often as `retry.max_attempts` allows.
-    RetryLater,
+    /// Spend an attempt of this row; when they are used up it is dead-lettered with this cause.
+    Spend(Cause),
+    /// Dead-letter this row now.
+    Bury(Cause),
 }
 
-/// What follows when rows whose sources have this `patience` fail with an error of this `kind`.
-pub fn action(kind: ErrorKind, patience: Patience) -> Action {
+/// What follows from a failure.
+pub fn action(kind: FailureKind, situation: Situation) -> Action {
+    let Situation {
+        alone,
+        patience,
+        store_up,
+    } = situation;
     match (kind, patience) {
-        (ErrorKind::Outage | ErrorKind::Operator, Patience::Queue) => Action::Pause,
-        (ErrorKind::Outage | ErrorKind::Operator, Patience::Caller) => Action::Refuse,
-        (ErrorKind::Transient, Patience::Queue) => Action::RetryLater,
-        (ErrorKind::Transient, Patience::Caller) => Action::TryAgain,
-        (ErrorKind::Poison, _) => Action::Isolate,
+        // An outage is not a bad event: no attempt is spent, nothing is put aside.
+        (FailureKind::Store(ErrorKind::Outage | ErrorKind::Operator), Patience::Queue) => {
+            Action::Pause
+        }
+        (FailureKind::Store(ErrorKind::Outage | ErrorKind::Operator), Patience::Caller) => {
+            if store_up {
+                Action::TryAgain
+            } else {
+                Action::Refuse
+            }
+        }
+        // Whatever else it was, only a row that fails alone answers for it.
+        _ if !alone => Action::Isolate,
+        (FailureKind::Store(ErrorKind::Poison), _) => Action::Bury(Cause::Poison),
+        (FailureKind::Store(ErrorKind::Transient), Patience::Queue) => {
+            Action::Spend(Cause::RetriesExhausted)
+        }
+        (FailureKind::Store(ErrorKind::Transient), Patience::Caller) => Action::TryAgain,
+        (FailureKind::Panic, _) => Action::Spend(Cause::Panic),
+        (FailureKind::Timeout, Patience::Queue) => Action::Spend(Cause::Timeout),
+        (FailureKind::Timeout, Patience::Caller) => Action::Refuse,
     }
 }
 
 /// Advice for the person who reads the log.
-pub fn advice(kind: ErrorKind) -> &'static str {
+pub fn advice(kind: FailureKind) -> &'static str {
     match kind {
-        ErrorKind::Outage => "the store is away; work goes on by itself when it is back",
-        ErrorKind::Operator => {
+        FailureKind::Store(ErrorKind::Outage) => {
+            "the store is away; work goes on by itself when it is back"
+        }
+        FailureKind::Store(ErrorKind::Operator) => {
             "the store refuses all work until somebody mends it: check schema, rights and disk"
         }
-        ErrorKind::Transient => "this usually passes; it is tried again",
-        ErrorKind::Poison => "the store will never take this row; it is put aside",
+        FailureKind::Store(ErrorKind::Transient) => "this usually passes; it is tried again",
+        FailureKind::Store(ErrorKind::Poison) => {
+            "the store will never take this row; it is put aside"
+        }
+        FailureKind::Panic => "a defect in Eclusa; please report it with the panic logged above",
+        FailureKind::Timeout => "the store is there but did not finish this; look for locks",
     }
 }
 
@@ -59,12 +123,12 @@ pub enum Verdict {
     Dead(Cause),
 }
 
-/// Decides for an event that failed in a way that may pass, after `attempts` attempts that were
-/// counted before this one.
-pub fn after_transient(attempts: u32, settings: &RetrySettings) -> Verdict {
+/// Decides for an event that failed once more after `attempts` earlier attempts; `exhausted` is the
+/// cause it is dead-lettered with when there are no more.
+pub fn after_failure(attempts: u32, exhausted: Cause, settings: &RetrySettings) -> Verdict {
     let attempts = attempts.saturating_add(1);
     if attempts >= settings.max_attempts {
-        return Verdict::Dead(Cause::RetriesExhausted);
+        return Verdict::Dead(exhausted);
     }
     Verdict::Again {
         delay: delay(attempts, settings),
@@ -83,7 +147,7 @@ fn delay(attempts: u32, settings: &RetrySettings) -> Duration {
         .min(settings.max_delay)
 }
 
-/// Every delay that [`after_transient`] can give: each has a retry queue.
+/// Every delay that [`after_failure`] can give: each has a retry queue.
 pub fn delays(settings: &RetrySettings) -> Vec<Duration> {
     let mut delays: Vec<Duration> = (1..settings.max_attempts)
         .map(|attempts| delay(attempts, settings))
@@ -96,6 +160,12 @@ pub fn delays(settings: &RetrySettings) -> Vec<Duration> {
 mod tests {
     use super::*;
 
+    const ALONE: Situation = Situation {
+        alone: true,
+        patience: Patience::Queue,
+        store_up: true,
+    };
+
     fn settings(max_attempts: u32) -> RetrySettings {
         RetrySettings {
             max_attempts,
@@ -105,18 +175,48 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_spends_no_attempt_and_poison_is_parted_from_the_rest() {
-        for patience in [Patience::Caller, Patience::Queue] {
-            assert_eq!(action(ErrorKind::Poison, patience), Action::Isolate);
-        }
+    fn an_outage_spends_no_attempt_whatever_the_situation() {
         for kind in [ErrorKind::Outage, ErrorKind::Operator] {
-            assert_eq!(action(kind, Patience::Queue), Action::Pause);
-            assert_eq!(action(kind, Patience::Caller), Action::Refuse);
+            let kind = FailureKind::Store(kind);
+            for alone in [true, false] {
+                let queued = Situation { alone, ..ALONE };
+                assert_eq!(action(kind, queued), Action::Pause);
+                let waiting = Situation {
+                    patience: Patience::Caller,
+                    ..queued
+                };
+                assert_eq!(action(kind, waiting), Action::TryAgain);
+                let away = Situation {
+                    store_up: false,
+                    ..waiting
+                };
+                assert_eq!(action(kind, away), Action::Refuse);
+            }
         }
-        assert_eq!(
-            action(ErrorKind::Transient, Patience::Queue),
-            Action::RetryLater
-        );
+    }
+
+    #[test]
+    fn only_a_row_that_fails_alone_answers_for_it() {
+        let cases = [
+            (
+                FailureKind::Store(ErrorKind::Poison),
+                Action::Bury(Cause::Poison),
+            ),
+            (
+                FailureKind::Store(ErrorKind::Transient),
+                Action::Spend(Cause::RetriesExhausted),
+            ),
+            (FailureKind::Panic, Action::Spend(Cause::Panic)),
+            (FailureKind::Timeout, Action::Spend(Cause::Timeout)),
+        ];
+        for (kind, alone) in cases {
+            assert_eq!(action(kind, ALONE), alone);
+            let among_others = Situation {
+                alone: false,
+                ..ALONE
+            };
+            assert_eq!(action(kind, among_others), Action::Isolate);
+        }
     }
 
     #[test]
@@ -124,29 +224,24 @@ mod tests {
         let settings = settings(6);
         let seconds: Vec<u64> = delays(&settings).iter().map(Duration::as_secs).collect();
         assert_eq!(seconds, [1, 4, 16, 60]);
-        assert_eq!(
-            after_transient(0, &settings),
-            Verdict::Again {
-                delay: Duration::from_secs(1),
-                attempts: 1
-            }
-        );
-        assert_eq!(
-            after_transient(5, &settings),
-            Verdict::Dead(Cause::RetriesExhausted)
-        );
-        assert_eq!(
-            after_transient(99, &settings),
-            Verdict::Dead(Cause::RetriesExhausted)
-        );
+        let again = Verdict::Again {
+            delay: Duration::from_secs(1),
+            attempts: 1,
+        };
+        let exhausted = Cause::RetriesExhausted;
+        assert_eq!(after_failure(0, exhausted, &settings), again);
+        for attempts in [5, 99] {
+            assert_eq!(
+                after_failure(attempts, Cause::Panic, &settings),
+                Verdict::Dead(Cause::Panic)
+            );
+        }
     }
 
     #[test]
     fn one_attempt_means_no_retry() {
         assert!(delays(&settings(1)).is_empty());
-        assert_eq!(
-            after_transient(0, &settings(1)),
-            Verdict::Dead(Cause::RetriesExhausted)
-        );
+        let verdict = after_failure(0, Cause::RetriesExhausted, &settings(1));
+        assert_eq!(verdict, Verdict::Dead(Cause::RetriesExhausted));
     }
 }

@@ -127,4 +127,10 @@ pub trait EventStore: Send + Sync {
 
     /// Whether the store answers, and can be written to as far as that shows without writing.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether anything can be written at all, found out by writing something that changes nothing:
+    /// tells a write that hangs from a store that does.
+    async fn canary(&self) -> Result<(), StoreError> {
+        self.ping().await
+    }
 }

@@ -16,6 +16,20 @@ pub fn hit(name: &str) {
     let _ = name;
 }
 
+/// The same at the point `name/event_type`, so that a test can have the events of one type fail.
+/// There `stall` never comes to an end, without blocking the thread.
+#[inline]
+#[cfg_attr(
+    not(feature = "failpoints"),
+    expect(clippy::unused_async, reason = "awaits with the feature on")
+)]
+pub async fn hit_event(name: &str, event_type: &str) {
+    #[cfg(feature = "failpoints")]
+    active::hit_event(name, event_type).await;
+    #[cfg(not(feature = "failpoints"))]
+    let _ = (name, event_type);
+}
+
 #[cfg(feature = "failpoints")]
 pub use active::set;
 
@@ -86,22 +100,30 @@ mod active {
         Ok(())
     }
 
-    #[expect(clippy::panic, reason = "a test has asked for it")]
+    fn strike(name: &str) -> Option<Action> {
+        let mut points = POINTS.lock();
+        let point = points.get_mut(name)?;
+        if point.pass > 0 {
+            point.pass -= 1;
+            return None;
+        }
+        point.strikes = point.strikes.checked_sub(1)?;
+        Some(point.action)
+    }
+
+    pub(super) async fn hit_event(name: &str, event_type: &str) {
+        match strike(&format!("{name}/{event_type}")) {
+            Some(Action::Stall) => std::future::pending().await,
+            other => act(name, other),
+        }
+    }
+
     pub(super) fn hit(name: &str) {
-        let action = {
-            let mut points = POINTS.lock();
-            match points.get_mut(name) {
-                Some(point) if point.pass > 0 => {
-                    point.pass -= 1;
-                    None
-                }
-                Some(point) if point.strikes > 0 => {
-                    point.strikes -= 1;
-                    Some(point.action)
-                }
-                _ => None,
-            }
-        };
+        act(name, strike(name));
+    }
+
+    #[expect(clippy::panic, reason = "a test has asked for it")]
+    fn act(name: &str, action: Option<Action>) {
         match action {
             None => {}
             Some(Action::Panic) => panic!("failpoint {name}"),

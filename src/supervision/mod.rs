@@ -6,6 +6,7 @@
 //! the message in hand and nothing else.
 
 pub mod backoff;
+pub mod breaker;
 pub mod budget;
 pub mod failpoint;
 pub mod health;
@@ -14,6 +15,7 @@ pub mod shutdown;
 pub mod supervisor;
 
 pub use backoff::Backoff;
+pub use breaker::{Breaker, BreakerProbe, BreakerState};
 pub use budget::{Budget, Permit};
 pub use health::HealthBoard;
 pub use mailbox::{ActorMessage, Handling, Inbox, Mailbox, Tracked};

@@ -277,6 +277,7 @@ async fn the_broker_away_is_said_and_survived() {
         .rabbitmq(&rabbitmq.vhost().await)
         .set("batch.max_wait", "200ms")
         .set("broker.reconnect_max", "1s")
+        .set("broker.fallback", "refuse")
         .start()
         .await;
     app.wait_ready().await;

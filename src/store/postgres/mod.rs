@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use chrono::Utc;
 use partitions::Partitions;
 use pool::Pools;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The event log in PostgreSQL.
@@ -143,6 +144,19 @@ impl EventStore for PostgresStore {
         self.pools
             .read(async |connection| read::count_by(connection, field, filter).await)
             .await
+    }
+
+    async fn canary(&self) -> Result<(), StoreError> {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let write = self.pools.write(async |client| {
+            let touch = "UPDATE eclusa_schema SET version = version";
+            client.execute(touch, &[]).await?;
+            Ok(())
+        });
+        match tokio::time::timeout(LIMIT, write).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::no_answer_within(LIMIT)),
+        }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

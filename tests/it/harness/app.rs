@@ -169,8 +169,16 @@ impl App {
         request.header(CONTENT_TYPE, kind).body(body).send().await
     }
 
+    /// Ready, and connected to the broker if it has one: it is ready before that, since the store
+    /// stands in for the broker.
     pub async fn wait_ready(&self) {
         eventually(START, "ready", async || self.is_ready().await.then_some(())).await;
+        if self.settings.has("broker.url") {
+            eventually(START, "connected to the broker", async || {
+                (self.metric("eclusa_broker_connected").await == 1.0).then_some(())
+            })
+            .await;
+        }
     }
 
     pub async fn is_ready(&self) -> bool {

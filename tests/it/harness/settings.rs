@@ -24,6 +24,10 @@ impl Settings {
         self.write();
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     pub fn file(&self) -> &PathBuf {
         &self.file
     }
