@@ -3,6 +3,8 @@
 
 use crate::config::log::{LogFormat, LogSettings};
 use std::io::IsTerminal;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -39,7 +41,9 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<LogControl> {
         LogFormat::Json => false,
         LogFormat::Auto => terminal,
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(holds_no_payload));
     if human {
         let layer = fmt::layer()
             .with_writer(std::io::stderr)
@@ -56,6 +60,15 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<LogControl> {
     }
     std::panic::set_hook(Box::new(log_panic));
     Ok(LogControl { handle })
+}
+
+/// Drivers log statements with their parameters at debug: payloads, whatever filter is set.
+fn holds_no_payload(line: &Metadata<'_>) -> bool {
+    const DRIVERS: [&str; 3] = ["tokio_postgres", "lapin", "amq_protocol"];
+    *line.level() <= Level::INFO
+        || !DRIVERS
+            .iter()
+            .any(|driver| line.target().starts_with(driver))
 }
 
 /// A panic is logged once, here; its supervisor then says what follows.

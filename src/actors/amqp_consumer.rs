@@ -17,6 +17,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer, message::Delivery as Message};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -142,9 +143,12 @@ impl Wiring {
             .await?;
         tracing::info!(consumer = self.index, queue, prefetch, "consuming");
         let ledger = Arc::new(ChannelLedger::new(self.metrics.ledgers.consume.clone()));
+        // One future for the whole session: broken off between taking settlements out of the ledger
+        // and telling the broker, it would forget them.
+        let mut acknowledging = std::pin::pin!(acknowledge(&channel, &ledger));
         tokio::select! {
             result = self.take(consumer, &ledger) => result?,
-            result = acknowledge(&channel, &ledger) => return result.map_err(SessionError::from),
+            result = &mut acknowledging => return result.map_err(SessionError::from),
             () = self.store_breaker.away_for(release_after) => {
                 // All that is in hand goes back, wherever it is, so that none of it is written
                 // later under a channel that is gone.
@@ -156,7 +160,7 @@ impl Wiring {
             }
             () = self.lifecycle.reached(Phase::Draining) => {}
         }
-        self.drain(&channel, &tag, &ledger).await?;
+        self.drain(&channel, &tag, &ledger, acknowledging).await?;
         Ok(())
     }
 
@@ -257,6 +261,7 @@ impl Wiring {
         channel: &Channel,
         tag: &str,
         ledger: &ChannelLedger,
+        mut acknowledging: Pin<&mut impl Future<Output = Result<(), lapin::Error>>>,
     ) -> Result<(), lapin::Error> {
         channel
             .basic_cancel(tag.into(), BasicCancelOptions::default())
@@ -268,7 +273,7 @@ impl Wiring {
         );
         while ledger.open_messages() > 0 {
             tokio::select! {
-                result = acknowledge(channel, ledger) => return result,
+                result = &mut acknowledging => return result,
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
             }
         }
@@ -295,6 +300,7 @@ async fn acknowledge(channel: &Channel, ledger: &ChannelLedger) -> Result<(), la
                 }
             }
         }
+        ledger.told();
         ledger.changed().await;
     }
 }

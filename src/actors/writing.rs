@@ -47,8 +47,8 @@ pub(super) struct Writing {
     backoff: Backoff,
     /// Runs of rows still to be written; the next one is last.
     parts: Vec<Rows>,
-    /// Crashes of single rows whose callers wait here.
-    crashes: HashMap<usize, u32>,
+    /// Failures of single rows whose callers wait here.
+    failures: HashMap<usize, u32>,
 }
 
 impl Writing {
@@ -61,7 +61,7 @@ impl Writing {
             started: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(2)),
             parts,
-            crashes: HashMap::new(),
+            failures: HashMap::new(),
         }
     }
 
@@ -160,13 +160,7 @@ impl Writing {
                 tokio::time::sleep(self.backoff.next_pause()).await;
                 self.parts.push(rows);
             }
-            Action::Refuse => {
-                for offset in 0..rows.len() {
-                    if let Some(claim) = self.take(&rows, offset) {
-                        claim.ticket.settle(Outcome::Refused(Refusal::Unavailable));
-                    }
-                }
-            }
+            Action::Refuse => self.refuse(&rows),
             Action::Isolate => {
                 if let Some((front, back)) = rows.halves() {
                     // The front half is written first, so that `id`s keep to the order of arrival.
@@ -184,12 +178,25 @@ impl Writing {
         true
     }
 
+    fn refuse(&mut self, rows: &Rows) {
+        for offset in 0..rows.len() {
+            if let Some(claim) = self.take(rows, offset) {
+                claim.ticket.settle(Outcome::Refused(Refusal::Unavailable));
+            }
+        }
+    }
+
     /// Spends an attempt of a row whose caller waits: it is tried again from here.
     async fn spend_here(&mut self, row: Rows, error: WriteError, cause: Cause) {
-        let crashes = self.crashes.entry(row.start()).or_default();
-        *crashes += 1;
-        if *crashes >= self.wiring.attempts.max_attempts {
-            self.hand_over(&row, error, Failure::Dead(cause)).await;
+        let failures = self.failures.entry(row.start()).or_default();
+        *failures += 1;
+        if *failures >= self.wiring.attempts.max_attempts {
+            if cause == Cause::RetriesExhausted {
+                // It may pass yet, but not while other callers wait for this writer.
+                self.refuse(&row);
+            } else {
+                self.hand_over(&row, error, Failure::Dead(cause)).await;
+            }
         } else {
             tokio::time::sleep(self.backoff.next_pause()).await;
             self.parts.push(row);

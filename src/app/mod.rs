@@ -159,6 +159,10 @@ fn bind(settings: &Settings) -> anyhow::Result<TcpListener> {
 
 fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Result<Server> {
     let settings = live.get();
+    let workers = match settings.http.workers {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        workers => workers,
+    };
     let door = flow.door();
     let settings_fallback = settings.broker.fallback;
     let shared = flow.clone();
@@ -192,11 +196,8 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             .wrap(middleware::from_fn(observe::observe))
             .configure(http::routes)
     })
-    .workers(match settings.http.workers {
-        0 => std::thread::available_parallelism().map_or(2, usize::from),
-        workers => workers,
-    })
-    .max_connections(settings.http.max_connections)
+    .workers(workers)
+    .max_connections(settings.http.max_connections.div_ceil(workers))
     .client_request_timeout(settings.http.request_timeout)
     .keep_alive(settings.http.keep_alive)
     .shutdown_timeout(LAST_ANSWERS)

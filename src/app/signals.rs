@@ -2,6 +2,22 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Takes the signals over from their defaults, which would end the process, from now on.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub fn take_over() -> std::io::Result<()> {
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ] {
+        // Once asked for, a signal stays taken over, whatever becomes of the stream.
+        drop(signal(kind)?);
+    }
+    Ok(())
+}
+
 /// Completes at the next SIGTERM or SIGINT.
 pub async fn stop_requested() {
     let (terminate, interrupt) = (

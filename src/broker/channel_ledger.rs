@@ -26,6 +26,8 @@ struct Slot {
 struct Slots {
     /// Delivery tag of the first slot. Tags of a channel count from 1 without gaps.
     first: u64,
+    /// Taken out as settled, and not yet told to the broker.
+    telling: usize,
     slots: VecDeque<Slot>,
 }
 
@@ -83,6 +85,7 @@ impl ChannelLedger {
             let tag = slots.first;
             let returned = slots.slots.pop_front().is_some_and(|slot| slot.returned);
             slots.first += 1;
+            slots.telling += 1;
             if returned {
                 // A multiple acknowledgement must not run over a message that is to come back.
                 found.extend(up_to.take().map(Acknowledgement::UpTo));
@@ -95,9 +98,15 @@ impl ChannelLedger {
         found
     }
 
-    /// Messages delivered and not yet taken out as settled.
+    /// The broker has been told all that was taken out.
+    pub fn told(&self) {
+        self.slots.lock().telling = 0;
+    }
+
+    /// Messages delivered and not yet acknowledged.
     pub fn open_messages(&self) -> usize {
-        self.slots.lock().slots.len()
+        let slots = self.slots.lock();
+        slots.slots.len() + slots.telling
     }
 }
 
@@ -153,6 +162,8 @@ mod tests {
         assert_eq!(ledger.take_settled(), [UpTo(2)]);
         ledger.settle(3, Outcome::Retried);
         assert_eq!(ledger.take_settled(), [UpTo(3)]);
+        assert_eq!(ledger.open_messages(), 3, "the broker does not know yet");
+        ledger.told();
         assert_eq!(ledger.open_messages(), 0);
     }
 

@@ -14,6 +14,7 @@ use lapin::types::AMQPValue;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -59,15 +60,24 @@ struct Envelope<'a> {
     event_type: Option<IgnoredAny>,
 }
 
-/// Reads a message.
+/// Reads a message. A crash over it is one more thing that can be wrong with it.
 pub fn read(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Contents {
+    let reading = AssertUnwindSafe(|| read_trusting(body, properties, rules));
+    std::panic::catch_unwind(reading).unwrap_or_else(|_panic| Contents {
+        bad: vec![Bad {
+            body: body.to_vec(),
+            cause: Cause::Panic,
+            error: "the code that reads it crashed".to_owned(),
+        }],
+        ..Contents::default()
+    })
+}
+
+fn read_trusting(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Contents {
     let mut contents = match header(properties, frame::VERSION_HEADER) {
         Some(frame::VERSION) => match frame::decode(body) {
-            Ok(events) if !events.is_empty() => Contents {
-                events,
-                ..Contents::default()
-            },
-            Ok(_) => malformed(body, "a frame without events".to_owned()),
+            Ok(events) if events.is_empty() => malformed(body, "a frame without events".to_owned()),
+            Ok(events) => framed(events),
             Err(error) => malformed(body, error.to_string()),
         },
         Some(version) => malformed(
@@ -83,6 +93,31 @@ pub fn read(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Cont
     contents.attempts = header(properties, super::publisher::ATTEMPTS_HEADER)
         .and_then(|attempts| u32::try_from(attempts).ok())
         .unwrap_or(0);
+    contents
+}
+
+/// The events of a frame, less those that no row can hold.
+fn framed(events: Vec<Event>) -> Contents {
+    let mut contents = Contents::default();
+    for event in events {
+        let flaw = match frame::check(&event) {
+            Ok(()) => {
+                contents.events.push(event);
+                continue;
+            }
+            Err(flaw) => flaw,
+        };
+        let mut encoder = frame::Encoder::default();
+        let body = match encoder.push(&event) {
+            Ok(()) => encoder.finish(),
+            Err(_) => event.event_data.get().as_bytes().to_vec(),
+        };
+        contents.bad.push(Bad {
+            body,
+            cause: Cause::Invalid,
+            error: flaw,
+        });
+    }
     contents
 }
 

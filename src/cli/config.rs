@@ -1,6 +1,6 @@
 //! `eclusa config`
 
-use super::GlobalArgs;
+use super::{GlobalArgs, output};
 use crate::config::DEFAULTS;
 use crate::config::auth::Scope;
 use clap::Subcommand;
@@ -37,8 +37,12 @@ pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCo
                 settings.mode().as_str()
             );
         }
-        ConfigCommand::Show => print!("{}", global.sources(Vec::new()).show()?),
-        ConfigCommand::Default => print!("{DEFAULTS}"),
+        ConfigCommand::Show => {
+            output::write(&global.sources(Vec::new()).show()?)?;
+        }
+        ConfigCommand::Default => {
+            output::write(DEFAULTS)?;
+        }
         ConfigCommand::NewKey { name, scopes } => {
             let mut secret = [0; 32];
             rand::rng().fill_bytes(&mut secret);

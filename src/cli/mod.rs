@@ -3,6 +3,7 @@
 pub mod config;
 pub mod events;
 pub mod migrate;
+mod output;
 pub mod serve;
 
 use crate::config::Sources;
@@ -88,9 +89,11 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
         Some(Command::Completions { shell }) => {
-            let name = "eclusa";
-            clap_complete::generate(shell, &mut Cli::command(), name, &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "eclusa", &mut script);
+            output::write(&String::from_utf8_lossy(&script))
+                .map(|_| ExitCode::SUCCESS)
+                .map_err(Into::into)
         }
     };
     result.unwrap_or_else(|error| {

@@ -1,7 +1,7 @@
 //! `eclusa serve`
 
 use super::GlobalArgs;
-use crate::app::App;
+use crate::app::{App, signals};
 use crate::config::{Mode, Settings, layers};
 use crate::logging;
 use clap::Args;
@@ -45,7 +45,12 @@ pub fn run(global: &GlobalArgs, args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = sources.load()?;
     let log = logging::start(&settings.log)?;
     super::block_on(async move {
-        let app = App::build(settings.clone(), sources, log).await?;
+        // Before anything that takes time: waiting for a database must be interruptible too.
+        signals::take_over()?;
+        let app = tokio::select! {
+            app = App::build(settings.clone(), sources, log) => app?,
+            () = signals::stop_requested() => return Ok(ExitCode::SUCCESS),
+        };
         println!("{}", welcome(&settings, app.port()));
         match app.run_until_stopped().await {
             None => Ok(ExitCode::SUCCESS),

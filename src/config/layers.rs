@@ -62,7 +62,12 @@ impl Sources {
         Self {
             file: file.or_else(|| default.exists().then(|| default.to_owned())),
             text: None,
-            environment: std::env::vars().collect(),
+            // What is not UTF-8 is not meant for us.
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
             flags,
         }
     }

@@ -6,7 +6,8 @@
 //! very row this one would have. The header [`VERSION_HEADER`] tells frames from the messages of
 //! foreign publishers.
 
-use super::{Event, Source};
+use super::item::ItemLimits;
+use super::{Event, Source, id, json};
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -113,7 +114,43 @@ impl Encoder {
     }
 }
 
-/// Reads a frame.
+/// What an event of a frame may hold at most: the widest that settings allow at any door, since the
+/// replica that made the frame may have others than this one.
+const WIDEST: ItemLimits = ItemLimits {
+    max_depth: 512,
+    max_field_bytes: 1_280,
+    accept_days: 36_500,
+};
+
+/// Whether an event from a frame can be stored: whoever reaches the queue can write the header that
+/// makes a frame, so a frame is believed as to who and when, not as to what a row can hold.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(event: &Event) -> Result<(), String> {
+    let texts = [
+        ("userId", event.user_id.as_deref()),
+        ("eventType", Some(event.event_type.as_str())),
+        ("sessionId", event.session_id.as_deref()),
+        ("originalId", event.original_id.as_deref()),
+        ("producer", Some(&*event.producer)),
+    ];
+    for (name, text) in texts {
+        let text = text.unwrap_or("-");
+        if text.is_empty() || text.len() > WIDEST.max_field_bytes || text.contains('\0') {
+            return Err(format!("{name} is empty, too long, or contains U+0000"));
+        }
+    }
+    if !event.event_data.get().starts_with('{') {
+        return Err("eventData is no object".to_owned());
+    }
+    json::check(event.event_data.get(), WIDEST.max_depth)
+        .map_err(|flaw| format!("eventData {flaw}"))?;
+    id::check_day(&event.event_id, Utc::now(), WIDEST.accept_days)
+        .map_err(|flaw| format!("id {flaw}"))
+}
+
+/// Reads a frame. What its events hold is for [`check`].
 ///
 /// # Errors
 /// [`FrameError`]; none of its events is taken then.
@@ -174,6 +211,29 @@ mod tests {
             assert_eq!(format!("{sent:?}"), format!("{got:?}"));
         }
         assert_eq!(back.len(), 3);
+    }
+
+    #[test]
+    fn a_frame_is_not_believed_as_to_what_a_row_can_hold() {
+        let frame = |id: &str, user: &str, data: &str| {
+            format!(
+                r#"[{{"id":"{id}","producer":"p","userId":{user},"eventType":"t","eventData":{data},
+                    "receivedAt":"2026-01-01T00:00:00Z","source":"http"}}]"#
+            )
+        };
+        let id = "8c5d6a44-9d5c-4b7e-9a43-0f7a3f1f9d11";
+        let verdict = |text: String| check(&decode(text.as_bytes()).unwrap()[0]);
+        assert_eq!(verdict(frame(id, "\"u\"", "{}")), Ok(()));
+        let long = format!("\"{}\"", "x".repeat(5_000));
+        for bad in [
+            frame(id, &long, "{}"),
+            frame(id, r#""\u0000""#, "{}"),
+            frame(id, "\"u\"", r#"{"a":"\u0000"}"#),
+            frame(id, "\"u\"", "[]"),
+            frame("fffffffe-0000-7000-8000-000000000001", "\"u\"", "{}"),
+        ] {
+            assert!(verdict(bad.clone()).is_err(), "{bad}");
+        }
     }
 
     #[test]

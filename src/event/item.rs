@@ -1,7 +1,7 @@
 //! One item of a request or message: JSON text to checked fields, all flaws at once.
 
 use super::{Event, Source, id, json};
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Datelike, SubsecRound, Utc};
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -152,6 +152,9 @@ struct RawItem<'a> {
 /// No time in RFC 3339 that anybody means is longer.
 const MAX_TIME_BYTES: usize = 64;
 
+/// Unknown fields of an item that are told one by one.
+const MAX_UNKNOWN: usize = 16;
+
 /// The fields of an item on the wire.
 const KNOWN: [&str; 6] = [
     "id",
@@ -187,7 +190,8 @@ impl<'de> Deserialize<'de> for RawItem<'de> {
                         "sessionId" => &mut item.session_id,
                         "timestamp" => &mut item.timestamp,
                         _ => {
-                            item.unknown.push(key.chars().take(64).collect());
+                            let name = key.chars().take(64).collect();
+                            item.unknown.push(name);
                             continue;
                         }
                     };
@@ -214,7 +218,16 @@ pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Ve
         .map_err(|error| vec![FieldError::new("", json_reason(&error))])?;
     let mut flaws = std::mem::take(&mut raw.flaws);
     if rules.refuse_unknown {
-        flaws.extend(raw.unknown.iter().map(|name| unknown_field(name)));
+        flaws.extend(
+            raw.unknown
+                .iter()
+                .take(MAX_UNKNOWN)
+                .map(|name| unknown_field(name)),
+        );
+        if let Some(more) = raw.unknown.len().checked_sub(MAX_UNKNOWN + 1) {
+            let reason = format!("has {} more fields that are not an event's", more + 1);
+            flaws.push(FieldError::new("", reason));
+        }
     }
 
     let mut text_field = |name: &str, value: Option<&RawValue>| {
@@ -342,8 +355,11 @@ fn text_value(value: Option<&RawValue>, max_bytes: usize) -> Result<Option<Strin
 /// A point in time: RFC 3339 with an offset, cut to microseconds.
 fn time_value(text: &str) -> Result<DateTime<Utc>, String> {
     DateTime::parse_from_rfc3339(text)
+        .ok()
         .map(|time| time.with_timezone(&Utc).trunc_subsecs(6))
-        .map_err(|_| {
+        // In another offset a time of the last hours of 9999 lies in the year 10000.
+        .filter(|time| (0..=9999).contains(&time.year()))
+        .ok_or_else(|| {
             "must be a time with an offset as in RFC 3339, such as 2026-01-31T09:30:00Z".to_owned()
         })
 }

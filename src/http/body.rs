@@ -2,8 +2,10 @@
 
 use super::HttpState;
 use super::problem::Problem;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use crate::supervision::Permit;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpRequest, web};
+use futures::StreamExt;
 use serde_json::value::RawValue;
 
 /// What the body is, by its content type.
@@ -56,27 +58,58 @@ pub fn shape(request: &HttpRequest) -> Result<Shape, Problem> {
     }
 }
 
-/// Reads the whole body within the limits of size and time.
+/// Reads the whole body within the limits of size, time and memory. What has arrived is charged to
+/// the budget as it arrives, so that bodies that never end do not fill the memory; the permit covers
+/// the bytes for as long as they are kept.
 ///
 /// # Errors
-/// 413, 408, or 400 for a body that breaks off.
-pub async fn read(state: &HttpState, payload: web::Payload) -> Result<web::Bytes, Problem> {
+/// 413, 408, 503, or 400 for a body that breaks off.
+pub async fn read(
+    state: &HttpState,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(web::BytesMut, Permit), Problem> {
     let (limit, patience) = {
         let settings = state.settings.get();
         (settings.http.max_body, settings.http.request_timeout)
     };
     let bytes = usize::try_from(limit.as_u64()).unwrap_or(usize::MAX);
-    match tokio::time::timeout(patience, payload.to_bytes_limited(bytes)).await {
-        Err(_) => Err(Problem::too_slow(format!(
-            "the body did not arrive within {}",
-            humantime::format_duration(patience)
-        ))),
-        Ok(Err(_limit)) => Err(Problem::too_large(format!(
-            "the body is larger than {limit} (http.max_body)"
-        ))),
-        Ok(Ok(Err(error))) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
+    let too_large =
+        || Problem::too_large(format!("the body is larger than {limit} (http.max_body)"));
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > bytes) {
+        return Err(too_large());
     }
+    let reading = async {
+        let mut payload = payload.into_inner();
+        let mut permit = state.budget.begin();
+        let mut body = web::BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk
+                .map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
+            if body.len() + chunk.len() > bytes {
+                return Err(too_large());
+            }
+            if !permit.try_grow(chunk.len()) {
+                return Err(Problem::overloaded(
+                    "more bytes are on their way than ingest.max_in_flight allows",
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((body, permit))
+    };
+    tokio::time::timeout(patience, reading)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Problem::too_slow(format!(
+                "the body did not arrive within {}",
+                humantime::format_duration(patience)
+            )))
+        })
 }
 
 /// Cuts a body into items.

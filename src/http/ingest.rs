@@ -9,6 +9,7 @@ use crate::config::auth::Scope;
 use crate::event::item::{self, FieldError, Fields, Rules};
 use crate::event::outcome::Refusal;
 use crate::event::{Event, Outcome, Source, id, request};
+use crate::supervision::{Phase, failpoint};
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -38,29 +39,33 @@ pub async fn post_events(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let result = async {
+        failpoint::hit("http.post_events");
         let caller = caller?;
         caller.require(Scope::Ingest)?;
         let shape = body::shape(&request)?;
-        let bytes = body::read(&state, payload).await?;
-        take(&state, &caller, request.headers(), shape, &bytes).await
+        if state.lifecycle.phase() == Phase::Draining {
+            return Err(Problem::unavailable("this process is stopping"));
+        }
+        let (bytes, permit) = body::read(&state, &request, payload).await?;
+        let (events, single) = read_events(&state, &caller, request.headers(), shape, &bytes)?;
+        // From here on the events are charged for themselves.
+        drop((bytes, permit));
+        take(&state, events, single).await
     };
     result.await.inspect_err(|problem| {
         state
             .metrics
             .refused
             .with_label_values(&[problem.reason()])
-            .inc();
+            .inc_by(problem.events());
     })
 }
 
 async fn take(
     state: &HttpState,
-    caller: &Caller,
-    headers: &HeaderMap,
-    shape: body::Shape,
-    bytes: &[u8],
+    events: Vec<Event>,
+    single: bool,
 ) -> Result<HttpResponse, Problem> {
-    let (events, single) = read_events(state, caller, headers, shape, bytes)?;
     let ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
     let weight = events.iter().map(Event::weight).sum();
     state

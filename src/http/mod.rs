@@ -17,7 +17,7 @@ use crate::event::Awaited;
 use crate::metrics::Metrics;
 use crate::store::EventStore;
 use crate::supervision::{Budget, HealthBoard, Lifecycle, Mailbox};
-use actix_web::web;
+use actix_web::{guard, web};
 use doors::Doors;
 use std::sync::Arc;
 
@@ -48,21 +48,23 @@ pub struct HttpState {
 
 /// All routes.
 pub fn routes(config: &mut web::ServiceConfig) {
+    let read_only =
+        |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
+    // Load balancers probe with HEAD; the body is left out on the way.
+    let get = || web::route().guard(guard::Any(guard::Get()).or(guard::Head()));
     let events = |path: &str| {
         web::resource(path)
             .route(web::post().to(ingest::post_events))
-            .route(web::get().to(queries::list_events))
+            .route(get().to(queries::list_events))
             .default_service(web::to(problem::method_not_allowed))
     };
-    let read_only =
-        |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     config
         .service(events("/v1/events"))
         .service(events("/events"))
-        .service(read_only("/v1/events/{id}").route(web::get().to(queries::get_event)))
-        .service(read_only("/health/live").route(web::get().to(probes::live)))
-        .service(read_only("/health/ready").route(web::get().to(probes::ready)))
-        .service(read_only("/metrics").route(web::get().to(probes::metrics)));
+        .service(read_only("/v1/events/{id}").route(get().to(queries::get_event)))
+        .service(read_only("/health/live").route(get().to(probes::live)))
+        .service(read_only("/health/ready").route(get().to(probes::ready)))
+        .service(read_only("/metrics").route(get().to(probes::metrics)));
     #[cfg(feature = "failpoints")]
     config.service(web::resource("/failpoints/{name:.*}").route(web::put().to(failpoints::put)));
     config.default_service(web::to(problem::not_found));

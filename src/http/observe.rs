@@ -1,12 +1,15 @@
 //! What every request passes: it is counted, timed, and logged at debug.
 
 use super::HttpState;
+use super::problem::Problem;
 use crate::supervision::Phase;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CONNECTION, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 /// The middleware.
@@ -24,7 +27,11 @@ pub async fn observe(
         .unwrap_or_else(|| "unmatched".to_owned());
     let method = known_method(request.method().as_str());
     let state = request.app_data::<web::Data<HttpState>>().cloned();
-    let mut result = next.call(request).await;
+    // A panic in a handler is one request's misfortune; its caller hears that it was ours.
+    let mut result = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+        Ok(result) => result,
+        Err(_panic) => Err(Problem::internal("a defect in Eclusa; its log says more").into()),
+    };
     if let Some(state) = state {
         let status = match &result {
             Ok(response) => response.status(),

@@ -42,6 +42,9 @@ struct Parts {
     allow: Option<&'static str>,
     #[serde(skip)]
     retry_after: Duration,
+    /// Events of the request, as far as they were counted.
+    #[serde(skip)]
+    events: usize,
     /// The label in `eclusa_events_refused_total`.
     #[serde(skip)]
     reason: &'static str,
@@ -62,6 +65,7 @@ impl Problem {
             ids: Vec::new(),
             allow: None,
             retry_after: COME_BACK,
+            events: 1,
             reason,
         }))
     }
@@ -85,6 +89,7 @@ impl Problem {
         };
         let mut problem = Self::bad_request(detail);
         problem.0.errors = errors;
+        problem.0.events = items;
         problem
     }
 
@@ -123,6 +128,11 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", detail)
     }
 
+    /// 500: a defect of ours.
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
     /// 503: come back later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
@@ -135,6 +145,7 @@ impl Problem {
 
     /// Names the ids that the events have been given, so that a repeat can carry them.
     pub fn with_ids(mut self, ids: Vec<Uuid>) -> Self {
+        self.0.events = ids.len();
         self.0.ids = ids;
         self
     }
@@ -143,6 +154,11 @@ impl Problem {
     pub fn after(mut self, pause: Duration) -> Self {
         self.0.retry_after = pause;
         self
+    }
+
+    /// How many events were refused; a request that could not be read counts as one.
+    pub fn events(&self) -> u64 {
+        self.0.events as u64
     }
 
     /// The label in `eclusa_events_refused_total`.

@@ -6,7 +6,7 @@ use super::problem::Problem;
 use crate::actors::batch_accumulator::Nudge;
 use crate::config::auth::Scope;
 use crate::event::{StoredEvent, id};
-use crate::store::{ErrorKind, EventFilter, StoreError};
+use crate::store::{ErrorKind, EventFilter, EventStore, Page, StoreError};
 use crate::supervision::Phase;
 use actix_web::error::QueryPayloadError;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -19,6 +19,12 @@ use uuid::Uuid;
 const DEFAULT_LIMIT: usize = 50;
 /// Most events on a page.
 const MAX_LIMIT: usize = 1_000;
+/// A page ends when it has this many bytes.
+const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Events read before anything is known of their size.
+const FIRST_STEP: usize = 16;
+/// Bytes of an event beside its payload, roughly.
+const EVENT_FRAME: usize = 300;
 /// Longest wait for an event to become readable.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How often the store is asked for an event that another replica may write.
@@ -79,15 +85,43 @@ pub async fn list_events(
         from: time("from", query.from)?,
         to: time("to", query.to)?,
     };
-    let page = state
-        .store
-        .list(&filter, before, limit)
-        .await
-        .map_err(|error| unreadable(&error))?;
+    let page = page(&*state.store, &filter, before, limit).await?;
     Ok(HttpResponse::Ok().json(EventPage {
         events: page.events,
         next: page.next.map(|id| id.to_string()),
     }))
+}
+
+/// A page bounded in events and in bytes: it ends early where events are large, and the cursor goes
+/// on from there. Read in steps that fit what is left, by the largest event seen so far.
+async fn page(
+    store: &dyn EventStore,
+    filter: &EventFilter,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Page, Problem> {
+    let mut page = Page {
+        events: Vec::new(),
+        next: before,
+    };
+    let (mut bytes, mut largest) = (0, 0);
+    let mut step = FIRST_STEP;
+    loop {
+        let count = step.min(limit - page.events.len());
+        let more = store.list(filter, page.next, count).await;
+        let more = more.map_err(|error| unreadable(&error))?;
+        for event in &more.events {
+            let size = event.event_data.get().len() + EVENT_FRAME;
+            bytes += size;
+            largest = largest.max(size);
+        }
+        page.events.extend(more.events);
+        page.next = more.next;
+        if page.next.is_none() || page.events.len() >= limit || bytes >= MAX_PAGE_BYTES {
+            return Ok(page);
+        }
+        step = ((MAX_PAGE_BYTES - bytes) / largest.max(1)).max(1);
+    }
 }
 
 /// `GET /v1/events/{id}`

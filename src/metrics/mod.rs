@@ -174,6 +174,9 @@ impl Metrics {
             "too_large",
             "overloaded",
             "unavailable",
+            "rejected",
+            "too_slow",
+            "internal",
         ] {
             self.refused.with_label_values(&[reason]);
         }

@@ -81,10 +81,7 @@ pub fn action(kind: FailureKind, situation: Situation) -> Action {
         // Whatever else it was, only a row that fails alone answers for it.
         _ if !alone => Action::Isolate,
         (FailureKind::Store(ErrorKind::Poison), _) => Action::Bury(Cause::Poison),
-        (FailureKind::Store(ErrorKind::Transient), Patience::Queue) => {
-            Action::Spend(Cause::RetriesExhausted)
-        }
-        (FailureKind::Store(ErrorKind::Transient), Patience::Caller) => Action::TryAgain,
+        (FailureKind::Store(ErrorKind::Transient), _) => Action::Spend(Cause::RetriesExhausted),
         (FailureKind::Panic, _) => Action::Spend(Cause::Panic),
         (FailureKind::Timeout, Patience::Queue) => Action::Spend(Cause::Timeout),
         (FailureKind::Timeout, Patience::Caller) => Action::Refuse,

@@ -47,12 +47,31 @@ impl Budget {
         self.permit(bytes)
     }
 
+    /// A permit for nothing yet, to grow with what arrives.
+    pub fn begin(&self) -> Permit {
+        self.permit(0)
+    }
+
     fn permit(&self, bytes: usize) -> Permit {
         self.inner.gauge.add(bytes as i64);
         Permit {
             inner: Arc::clone(&self.inner),
             bytes,
         }
+    }
+}
+
+impl Permit {
+    /// More bytes, if there is room; `false` leaves the permit as it was.
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let budget = Budget {
+            inner: Arc::clone(&self.inner),
+        };
+        let Some(mut more) = budget.try_take(bytes) else {
+            return false;
+        };
+        self.bytes += std::mem::take(&mut more.bytes);
+        true
     }
 }
 
@@ -83,6 +102,10 @@ mod tests {
         assert_eq!(gauge.get(), 120);
         drop(first);
         assert!(budget.try_take(60).is_none());
+        let mut growing = budget.begin();
+        assert!(growing.try_grow(30) && !growing.try_grow(30));
+        assert_eq!(gauge.get(), 90);
+        drop(growing);
         drop(forced);
         assert!(budget.try_take(100).is_some());
         assert_eq!(gauge.get(), 0);

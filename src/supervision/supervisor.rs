@@ -34,7 +34,7 @@ impl Default for RestartPolicy {
     fn default() -> Self {
         Self {
             pause: (Duration::from_millis(10), Duration::from_secs(5)),
-            max_restarts: 30,
+            max_restarts: 12,
             window: Duration::from_secs(60),
         }
     }

@@ -143,6 +143,8 @@ fn bad_lines_are_told_kept_and_do_not_stop_the_rest() {
         "events",
         "import",
         "-",
+        "--source",
+        "test",
         "--rejects",
         &rejects,
         "--set",

@@ -23,5 +23,6 @@ mod harness_works;
 mod http_api;
 mod isolation;
 mod panics;
+mod parsers;
 mod stopping;
 mod store_contract;

@@ -131,6 +131,19 @@ async fn the_retry_supervisor_survives_a_panic_and_its_message_comes_back() {
 }
 
 #[tokio::test]
+async fn a_panic_in_a_handler_is_one_requests_misfortune() {
+    let dir = temp_dir("panics-");
+    let app = App::builder().embedded(dir.path()).start().await;
+    app.wait_ready().await;
+    arm(&app, "http.post_events", "0:1:panic").await;
+    let response = app.post("/v1/events", &event(0)).await;
+    assert_eq!(response.status(), 500);
+    let text = response.text().await.unwrap();
+    assert!(text.contains("a defect in Eclusa"), "{text}");
+    assert_eq!(app.post("/v1/events", &event(0)).await.status(), 202);
+}
+
+#[tokio::test]
 async fn every_actor_of_the_embedded_mode_survives_a_panic() {
     let dir = temp_dir("panics-");
     let app = App::builder().embedded(dir.path()).start().await;

@@ -1,6 +1,7 @@
 //! `eclusa events count`
 
 use super::{FilterArgs, table};
+use crate::cli::output;
 use crate::config::Settings;
 use crate::store::CountBy;
 use clap::{Args, ValueEnum};
@@ -36,12 +37,14 @@ pub async fn run(settings: &Settings, args: CountArgs) -> anyhow::Result<ExitCod
     };
     let counts = store.count_by(field, &args.filter.filter()).await?;
     if args.json {
+        let mut lines = String::new();
         for count in &counts {
             let mut line = serde_json::Map::new();
             line.insert(name.to_owned(), count.key.clone().into());
             line.insert("events".to_owned(), count.events.into());
-            println!("{}", serde_json::Value::Object(line));
+            lines.push_str(&format!("{}\n", serde_json::Value::Object(line)));
         }
+        output::write(&lines)?;
         return Ok(ExitCode::SUCCESS);
     }
     let total: u64 = counts.iter().map(|count| count.events).sum();
@@ -53,6 +56,6 @@ pub async fn run(settings: &Settings, args: CountArgs) -> anyhow::Result<ExitCod
         })
         .collect();
     rows.push(["total".to_owned(), total.to_string()]);
-    table::print_counts(name, &rows);
+    output::write(&table::counts(name, &rows))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const CHUNK: usize = 1_000;
 /// The same over HTTP, below what a server takes at once by default.
 const REMOTE_CHUNK: usize = 500;
+/// And both end here, below what a server's largest body is by default.
+const CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks under way at once.
 const UNDER_WAY: usize = 6;
 /// Bad lines whose reasons are printed.
@@ -35,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct ImportArgs {
     /// The file, or - for standard input
     file: PathBuf,
-    /// Name of the source, part of the ids of lines that have none (default: the file's name)
+    /// Name of the source, part of the ids of lines that have none (default: the file's name;
+    /// standard input has none)
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// Write lines that are no events to this file
@@ -88,17 +91,25 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
     let began = Instant::now();
     loop {
         let mut events = Vec::with_capacity(chunk);
-        while events.len() < chunk {
+        let mut bytes = 0;
+        let mut ended = false;
+        while events.len() < chunk && bytes < CHUNK_BYTES {
             match lines.next()? {
-                Some(Ok(event)) => events.push(event),
+                Some(Ok(event)) => {
+                    bytes += event.weight();
+                    events.push(event);
+                }
                 Some(Err(line)) => {
                     bad += 1;
                     reject(&bar, &line, bad, rejects.as_mut())?;
                 }
-                None => break,
+                None => {
+                    ended = true;
+                    break;
+                }
             }
         }
-        let last = events.len() < chunk;
+        let last = ended;
         if !events.is_empty() {
             under_way.push(hand_over(&target, events));
         }

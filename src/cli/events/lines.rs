@@ -30,8 +30,8 @@ pub struct BadLine {
 /// Reads lines.
 pub struct Lines {
     reader: Box<dyn BufRead>,
-    /// Name under which lines without an id get theirs.
-    source: String,
+    /// Name under which lines without an id get theirs; standard input has none by itself.
+    source: Option<String>,
     number: u64,
     limits: ItemLimits,
     producer: Arc<str>,
@@ -62,7 +62,7 @@ impl Lines {
     pub fn open(path: &Path, source: Option<String>, settings: &Settings) -> anyhow::Result<Self> {
         let consumed = Arc::new(AtomicU64::new(0));
         let (raw, size, name): (Box<dyn Read>, _, _) = if path == Path::new("-") {
-            (Box::new(std::io::stdin()), None, "stdin".to_owned())
+            (Box::new(std::io::stdin()), None, None)
         } else {
             let file =
                 File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -73,7 +73,7 @@ impl Lines {
                 .unwrap_or_default();
             // The same lines packed and unpacked are the same source.
             let name = name.strip_suffix(".gz").unwrap_or(&name).to_owned();
-            (Box::new(file), Some(size), name)
+            (Box::new(file), Some(size), Some(name))
         };
         let counting = Counting {
             inner: raw,
@@ -91,7 +91,7 @@ impl Lines {
         };
         Ok(Self {
             reader,
-            source: source.unwrap_or(name),
+            source: source.or(name),
             number: 0,
             limits: settings.ingest.item_limits(),
             producer: settings.ingest.producer.as_str().into(),
@@ -151,7 +151,14 @@ impl Lines {
         let (event_id, original) = match fields.id.take() {
             Some(given) => item::resolve_id(given, &self.producer, now, self.limits.accept_days)
                 .map_err(|reason| vec![FieldError::new("id", reason)])?,
-            None => (id::of_line(&self.source, self.number, line), None),
+            None => match &self.source {
+                Some(source) => (id::of_line(source, self.number, line), None),
+                // Under one name for all, the lines of two streams would pass for repeats.
+                None => {
+                    let reason = "is needed on standard input, unless --source names the stream";
+                    return Err(vec![FieldError::new("id", reason)]);
+                }
+            },
         };
         let producer = Arc::clone(&self.producer);
         Ok(fields.into_event(event_id, original, producer, Source::Import, now))

@@ -1,13 +1,14 @@
 //! Events sent to a running server over HTTP: while it has the embedded mode's file, it alone
 //! writes there.
 
-use crate::event::{Event, Source, frame};
+use crate::event::{Event, frame};
 use anyhow::{Context as _, bail};
 use awc::Client;
 use awc::http::StatusCode;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A server that takes events.
 pub struct Remote {
@@ -23,6 +24,36 @@ pub struct Taken {
     pub stored: u64,
     /// Events it had already.
     pub duplicate: u64,
+}
+
+/// An event as a caller sends it. The payload goes as it stands: read into numbers and written
+/// again it could come out as another one.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item<'a> {
+    id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    event_type: &'a str,
+    event_data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
+}
+
+impl<'a> Item<'a> {
+    fn of(event: &'a Event) -> Self {
+        Self {
+            // Settled here, so that the same file is the same events whichever way it goes.
+            id: event.event_id,
+            user_id: event.user_id.as_deref(),
+            event_type: &event.event_type,
+            event_data: &event.event_data,
+            session_id: event.session_id.as_deref(),
+            timestamp: event.timestamp.map(frame::rfc3339),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -50,24 +81,17 @@ impl Remote {
     /// # Errors
     /// When it refuses the chunk for good, with its reason.
     pub async fn send(&self, events: &[Event]) -> anyhow::Result<Option<Taken>> {
-        let items: Vec<serde_json::Value> = events
-            .iter()
-            .map(|event| {
-                json!({
-                    "id": event.original_id.clone().unwrap_or_else(|| event.event_id.to_string()),
-                    "userId": event.user_id,
-                    "eventType": event.event_type,
-                    "eventData": event.event_data,
-                    "sessionId": event.session_id,
-                    "timestamp": event.timestamp.map(frame::rfc3339),
-                })
-            })
-            .collect();
+        let items: Vec<Item> = events.iter().map(Item::of).collect();
+        let body = serde_json::to_vec(&items)?;
         let mut request = self.client.post(&self.url);
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        let mut response = match request.send_json(&items).await {
+        let mut response = match request
+            .content_type("application/json")
+            .send_body(body)
+            .await
+        {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(%error, "the server does not answer");
@@ -94,8 +118,8 @@ impl Remote {
         }
     }
 
-    /// Whether every event of an import can go this way. HTTP asks for a user.
+    /// Whether an event can go this way: HTTP asks for a user.
     pub fn takes(event: &Event) -> bool {
-        event.user_id.is_some() && event.source == Source::Import
+        event.user_id.is_some()
     }
 }

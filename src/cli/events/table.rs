@@ -8,7 +8,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Two columns, the second of numbers.
-pub fn print_counts(name: &str, rows: &[[String; 2]]) {
+pub fn counts(name: &str, rows: &[[String; 2]]) -> String {
     let width = |column: usize, head: &str| {
         rows.iter()
             .filter_map(|row| row.get(column))
@@ -18,8 +18,9 @@ pub fn print_counts(name: &str, rows: &[[String; 2]]) {
             .unwrap_or(0)
     };
     let (left, right) = (width(0, name), width(1, "events"));
-    println!("{name:left$}  {:>right$}", "events");
+    let mut text = format!("{name:left$}  {:>right$}\n", "events");
     for [key, events] in rows {
-        println!("{key:left$}  {events:>right$}");
+        text.push_str(&format!("{key:left$}  {events:>right$}\n"));
     }
+    text
 }

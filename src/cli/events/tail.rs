@@ -1,12 +1,13 @@
 //! `eclusa events tail`
 
 use super::{FilterArgs, table};
+use crate::cli::output;
 use crate::config::Settings;
 use crate::event::StoredEvent;
 use crate::store::EventStore;
 use crate::supervision::Backoff;
 use clap::{Args, ValueEnum};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -110,22 +111,15 @@ async fn newest(
 
 /// `false` when the reader of our output has gone (`| head`), which is no error.
 fn print(events: &[StoredEvent], format: Format) -> anyhow::Result<bool> {
-    let mut out = std::io::stdout().lock();
+    let mut lines = String::new();
     for event in events {
-        let line = match format {
-            Format::Ndjson => serde_json::to_string(event)?,
-            Format::Table => row(event),
-        };
-        match writeln!(out, "{line}") {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(false),
-            Err(error) => return Err(error.into()),
+        match format {
+            Format::Ndjson => lines.push_str(&serde_json::to_string(event)?),
+            Format::Table => lines.push_str(&row(event)),
         }
+        lines.push('\n');
     }
-    match out.flush() {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        other => other.map(|()| true).map_err(Into::into),
-    }
+    Ok(output::write(&lines)?)
 }
 
 fn row(event: &StoredEvent) -> String {

@@ -16,10 +16,12 @@ pub fn kind_of_sqlstate(code: &str) -> ErrorKind {
         // A prepared statement outlived a change of the schema.
         "0A000" | "26000" => ErrorKind::Transient,
         _ => match code.get(..2) {
-            Some("08") => ErrorKind::Outage,
+            // Out of memory or connections: it has not the means now.
+            Some("08" | "53") => ErrorKind::Outage,
             // Access denied, no such database, no such schema, I/O error of the server.
             Some("28" | "3D" | "3F" | "58") => ErrorKind::Operator,
-            Some("22" | "23") => ErrorKind::Poison,
+            // Wrong data, violated constraint, beyond what an index or a row can hold.
+            Some("22" | "23" | "54") => ErrorKind::Poison,
             _ => ErrorKind::Transient,
         },
     }
@@ -159,7 +161,7 @@ mod tests {
             (
                 ErrorKind::Outage,
                 &[
-                    "08000", "08006", "57P01", "57P02", "57P03", "57P05", "53300",
+                    "08000", "08006", "57P01", "57P02", "57P03", "57P05", "53300", "53200",
                 ],
             ),
             (
@@ -172,13 +174,13 @@ mod tests {
             (
                 ErrorKind::Transient,
                 &[
-                    "40001", "40P01", "55P03", "57014", "53200", "XX000", "0A000", "", "?",
+                    "40001", "40P01", "55P03", "57014", "XX000", "0A000", "", "?",
                 ],
             ),
             (
                 ErrorKind::Poison,
                 &[
-                    "22001", "22021", "22P02", "22P05", "22008", "23502", "23505", "23514",
+                    "22001", "22021", "22P02", "22P05", "22008", "23502", "23505", "23514", "54000",
                 ],
             ),
         ];

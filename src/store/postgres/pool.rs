@@ -57,6 +57,11 @@ impl Pools {
             drop(deadpool::managed::Object::take(client));
             return Err(StoreError::no_answer_within(self.answer_timeout));
         };
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Outage) {
+            // The client may not have noticed yet that its connection is gone; the next one to use
+            // it would be the one to find out.
+            drop(deadpool::managed::Object::take(client));
+        }
         result
     }
 
