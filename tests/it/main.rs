@@ -21,6 +21,7 @@ mod full_mode;
 mod harness;
 mod harness_works;
 mod http_api;
+mod http_hostile;
 mod isolation;
 mod panics;
 mod parsers;

@@ -131,6 +131,27 @@ async fn the_retry_supervisor_survives_a_panic_and_its_message_comes_back() {
 }
 
 #[tokio::test]
+async fn an_actor_beyond_repair_ends_the_process_with_a_clear_last_line() {
+    let dir = temp_dir("panics-");
+    let mut app = App::builder()
+        .embedded(dir.path())
+        .env("ECLUSA_FAILPOINTS", "batch_accumulator.push=panic")
+        .start()
+        .await;
+    eventually(SOON, "it gives up", async || {
+        // Refused each time; sent only so that the actor has something to panic over.
+        let body = event(0).to_string();
+        let sent = app.try_post("/v1/events", "application/json", body).await;
+        sent.is_err().then_some(())
+    })
+    .await;
+    let status = app.wait_exit(SOON).await;
+    assert_eq!(status.code(), Some(1));
+    let line = "eclusa: actor batch_accumulator had to be restarted";
+    app.wait_for_log(SOON, line).await;
+}
+
+#[tokio::test]
 async fn a_panic_in_a_handler_is_one_requests_misfortune() {
     let dir = temp_dir("panics-");
     let app = App::builder().embedded(dir.path()).start().await;
