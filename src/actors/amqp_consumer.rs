@@ -5,6 +5,7 @@ use super::batch_accumulator::{BatchAccumulator, Push};
 use super::retry_supervisor::{RetrySupervisor, Unreadable};
 use crate::broker::channel_ledger::{Acknowledgement, ChannelLedger};
 use crate::broker::connection::{Link, LinkWatch};
+use crate::broker::dead_letter;
 use crate::broker::message::{self, Rulebook};
 use crate::config::LiveSettings;
 use crate::event::{Delivery, Ticket};
@@ -180,6 +181,7 @@ impl Wiring {
                 limits: settings.ingest.item_limits(),
                 producer: settings.ingest.producer.as_str().into(),
                 missing_id: settings.broker.missing_id,
+                again: None,
             }
         };
         let tag = message.delivery_tag;
@@ -192,6 +194,7 @@ impl Wiring {
             }
             let mut delivery = Delivery::new(event, Ticket::new(ledger.clone(), tag));
             delivery.attempts = contents.attempts;
+            delivery.letter = contents.letter;
             delivery
                 .span
                 .in_scope(|| tracing::debug!(redelivered = message.redelivered, "consumed"));
@@ -201,7 +204,15 @@ impl Wiring {
             let property = |text: &Option<lapin::types::ShortString>| {
                 text.as_ref().map(|text| text.as_str().to_owned())
             };
+            let mut headers = dead_letter::headers_of(&message.properties);
+            if let Some(item) = bad.item {
+                headers.insert(dead_letter::ITEM.to_owned(), item.into());
+            }
+            let properties = &message.properties;
             let unreadable = Unreadable {
+                letter: dead_letter::id_of(properties, &bad.body, bad.item, rules.missing_id),
+                frame: dead_letter::is_frame(properties),
+                headers,
                 body: bad.body,
                 content_type: property(message.properties.content_type()),
                 message_id: property(message.properties.message_id()),

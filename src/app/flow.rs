@@ -4,7 +4,7 @@ use crate::actors::batch_accumulator::{self, BatchAccumulator, Drain};
 use crate::actors::db_writer::{self, DbWriter};
 use crate::actors::http_ingest::Door;
 use crate::actors::retry_supervisor::{self, RetrySupervisor};
-use crate::actors::{AmqpConsumer, amqp_consumer};
+use crate::actors::{AmqpConsumer, DeadLetterProjector, amqp_consumer, dead_letter_projector};
 use crate::broker::connection::{self, BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
@@ -12,7 +12,7 @@ use crate::config::{LiveSettings, Mode, Settings};
 use crate::event::Awaited;
 use crate::metrics::Metrics;
 use crate::retry::policy;
-use crate::store::EventStore;
+use crate::store::{DeadLetterStore, EventStore, Store};
 use crate::supervision::mailbox::{Inbox, Mailbox, mailbox};
 use crate::supervision::{Budget, HealthBoard, Lifecycle, RestartPolicy, supervise};
 use actix::{Actor, Context, Supervised};
@@ -33,6 +33,8 @@ const RETRY_MAILBOX: usize = 1_024;
 pub struct Flow {
     /// The log.
     pub store: Arc<dyn EventStore>,
+    /// What was put aside.
+    pub letters: Arc<dyn DeadLetterStore>,
     /// Where direct events go.
     pub accumulator: Mailbox<BatchAccumulator>,
     /// The way onto the work queue, in full mode.
@@ -50,9 +52,10 @@ pub struct Flow {
     /// Metrics.
     pub metrics: Arc<Metrics>,
     settings: Arc<Settings>,
-    /// Nobody sends to these two, but an actor that nobody can reach is not restarted.
+    /// Nobody sends to these, but an actor that nobody can reach is not restarted.
     _connection: Option<Mailbox<BrokerConnection>>,
     _consumers: Vec<Mailbox<AmqpConsumer>>,
+    _projector: Option<Mailbox<DeadLetterProjector>>,
 }
 
 /// Starts actors, each on an arbiter, all under the same supervision.
@@ -88,7 +91,9 @@ impl Flow {
     ///
     /// # Errors
     /// When the metrics cannot be registered, which is a defect.
-    pub fn start(live: &LiveSettings, store: Arc<dyn EventStore>) -> anyhow::Result<Self> {
+    pub fn start(live: &LiveSettings, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let letters: Arc<dyn DeadLetterStore> = store.clone();
+        let store: Arc<dyn EventStore> = store;
         let settings = Arc::clone(&live.get());
         let metrics = Arc::new(Metrics::new()?);
         let starter = Starter {
@@ -112,6 +117,8 @@ impl Flow {
         let (retry, retry_inbox) = starter.mailbox("retry_supervisor", 0, RETRY_MAILBOX);
         let retry_wiring = retry_supervisor::Wiring {
             publisher: publisher.clone(),
+            queue: link.is_some().then(|| settings.broker.queue.clone()),
+            letters: Arc::clone(&letters),
             settings: settings.retry.clone(),
             metrics: Arc::clone(&metrics),
         };
@@ -168,8 +175,14 @@ impl Flow {
             }
         }
 
+        let projector = link
+            .as_ref()
+            .filter(|_| settings.dead_letters.project)
+            .map(|link| start_projector(&starter, &broker, link, &settings, &letters));
+
         Ok(Self {
             store,
+            letters,
             accumulator,
             publisher,
             link,
@@ -181,6 +194,7 @@ impl Flow {
             settings,
             _connection: connection,
             _consumers: consumers,
+            _projector: projector,
         })
     }
 
@@ -222,6 +236,25 @@ fn start_connection(
     let timeout = settings.broker.confirm_timeout;
     let publisher = Publisher::new(link.clone(), topology, timeout);
     (publisher, link, mailbox)
+}
+
+fn start_projector(
+    starter: &Starter,
+    arbiter: &Arbiter,
+    link: &LinkWatch,
+    settings: &Settings,
+    letters: &Arc<dyn DeadLetterStore>,
+) -> Mailbox<DeadLetterProjector> {
+    let (mailbox, inbox) = starter.mailbox("dead_letter_projector", 0, 1);
+    let wiring = dead_letter_projector::Wiring {
+        link: link.clone(),
+        settings: settings.broker.clone(),
+        letters: Arc::clone(letters),
+        lifecycle: starter.lifecycle.clone(),
+        metrics: Arc::clone(&starter.metrics),
+    };
+    starter.start(arbiter, inbox, DeadLetterProjector::new(wiring));
+    mailbox
 }
 
 /// Logs the totals each minute, for those who have only the log. Never ends.

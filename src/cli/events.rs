@@ -87,5 +87,5 @@ async fn open_for_reading(
 ) -> anyhow::Result<std::sync::Arc<dyn crate::store::EventStore>> {
     let mut settings = settings.clone();
     settings.store.migrate = false;
-    app::store::open(&settings).await
+    Ok(app::store::open(&settings).await?)
 }

@@ -11,15 +11,27 @@ pub enum Cause {
     Poison,
     /// It failed in a way that may pass, too many times.
     RetriesExhausted,
+    /// The broker put it aside: it lay in a queue longer than a policy allows.
+    Expired,
+    /// The broker put it aside: somebody else's consumer rejected it.
+    Rejected,
+    /// The broker put it aside: it was delivered more often than a policy allows.
+    DeliveryLimit,
+    /// It was on the dead-letter queue without a word that this release knows.
+    Unknown,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 4] = [
+    pub const ALL: [Cause; 8] = [
         Cause::Malformed,
         Cause::Invalid,
         Cause::Poison,
         Cause::RetriesExhausted,
+        Cause::Expired,
+        Cause::Rejected,
+        Cause::DeliveryLimit,
+        Cause::Unknown,
     ];
 
     /// The word in metric labels and message headers.
@@ -29,7 +41,16 @@ impl Cause {
             Cause::Invalid => "invalid",
             Cause::Poison => "poison",
             Cause::RetriesExhausted => "retries_exhausted",
+            Cause::Expired => "expired",
+            Cause::Rejected => "rejected",
+            Cause::DeliveryLimit => "delivery_limit",
+            Cause::Unknown => "unknown",
         }
+    }
+
+    /// The reverse of [`Cause::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        Cause::ALL.into_iter().find(|cause| cause.as_str() == word)
     }
 }
 
@@ -44,7 +65,7 @@ pub enum Outcome {
     Duplicate,
     /// Published again, to come back after a delay.
     Retried,
-    /// Confirmed by the dead-letter queue.
+    /// Confirmed by the dead-letter queue, or committed in the table of dead letters.
     DeadLettered(Cause),
     /// The caller was told that it was not taken, and why.
     Refused(Refusal),

@@ -188,6 +188,7 @@ fn answer(outcomes: &[Outcome], ids: Vec<Uuid>, single: bool) -> Result<HttpResp
         status: match outcome {
             Outcome::Published => "queued",
             Outcome::Duplicate => "duplicate",
+            Outcome::DeadLettered(_) => "deadLettered",
             _ => "stored",
         },
     });

@@ -169,7 +169,8 @@ connection.close()
 
 #[tokio::test]
 async fn what_is_no_event_is_dead_lettered_with_its_bytes_and_harms_nobody() {
-    let bench = bench(&[]).await;
+    // This test is the one that reads the queue.
+    let bench = bench(&[("dead_letters.project", json!(false))]).await;
     let good = r#"{"eventType":"t","userId":"u"}"#;
     let items = format!(r#"[{good}, {{"eventType":7}}, {good}]"#);
     publish(&bench.vhost, "eclusa.events", "", b"\xff\x00nonsense", None).await;

@@ -107,8 +107,9 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
                 let taken: Taken = taken?;
                 total.stored += taken.stored;
                 total.duplicate += taken.duplicate;
+                total.dead += taken.dead;
                 bar.set_position(lines.consumed());
-                let done = total.stored + total.duplicate;
+                let done = total.stored + total.duplicate + total.dead;
                 let rate = done as f64 / began.elapsed().as_secs_f64().max(0.001);
                 bar.set_message(format!("{done} events, {rate:.0}/s"));
             }
@@ -126,7 +127,13 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
         "{} stored, {} already there, {bad} bad lines in {seconds:.1} s",
         total.stored, total.duplicate
     );
-    Ok(if bad == 0 {
+    if total.dead > 0 {
+        println!(
+            "{} refused by the store and put aside; see eclusa dlq list",
+            total.dead
+        );
+    }
+    Ok(if bad == 0 && total.dead == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -218,9 +225,7 @@ async fn write(flow: &Flow, events: Vec<Event>) -> anyhow::Result<Option<Taken>>
         match outcome {
             Outcome::Stored => taken.stored += 1,
             Outcome::Duplicate => taken.duplicate += 1,
-            Outcome::Refused(crate::event::outcome::Refusal::Rejected) => {
-                bail!("the store refuses an event for good; the log above says which and why")
-            }
+            Outcome::DeadLettered(_) => taken.dead += 1,
             _ => return Ok(None),
         }
     }

@@ -94,7 +94,7 @@ pub async fn the_same_failure_is_kept_once_and_another_is_history(store: &dyn De
     let back = get(store, first.id).await;
     assert_eq!((back.state, back.replays), (LetterState::Dead, 1));
     assert_eq!(back.failure, again.failure);
-    assert_eq!(back.history, [first.failure.clone()]);
+    assert_eq!(back.history, std::slice::from_ref(&first.failure));
     assert_eq!(back.created_at, first.created_at);
     assert_eq!(back.body, first.body, "the bytes as they came first");
 }
