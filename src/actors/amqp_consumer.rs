@@ -189,7 +189,8 @@ impl Wiring {
         let tickets = contents.events.len() + contents.bad.len();
         ledger.enter(tag, tickets, self.budget.take(message.data.len()));
         for event in contents.events {
-            if event.source == crate::event::Source::Amqp && contents.attempts == 0 {
+            let first = contents.attempts == 0 && contents.letter.is_none();
+            if event.source == crate::event::Source::Amqp && first {
                 self.metrics.accepted.with_label_values(&["amqp"]).inc();
             }
             let mut delivery = Delivery::new(event, Ticket::new(ledger.clone(), tag));

@@ -12,6 +12,7 @@ use crate::config::{LiveSettings, Mode, Settings};
 use crate::event::Awaited;
 use crate::metrics::Metrics;
 use crate::retry::policy;
+use crate::retry::replay::{Replayer, Way};
 use crate::store::{DeadLetterStore, EventStore, Store};
 use crate::supervision::mailbox::{Inbox, Mailbox, mailbox};
 use crate::supervision::{Budget, HealthBoard, Lifecycle, RestartPolicy, supervise};
@@ -208,6 +209,22 @@ impl Flow {
                 max_bytes: usize::try_from(self.settings.broker.max_message_bytes.as_u64())
                     .unwrap_or(usize::MAX),
             },
+        }
+    }
+
+    /// The way for dead letters back into the flow.
+    pub fn replayer(&self, live: &LiveSettings) -> Replayer {
+        let way = match &self.publisher {
+            None => Way::Direct(self.accumulator.clone()),
+            Some(publisher) => Way::Queue(Box::new(publisher.clone())),
+        };
+        Replayer {
+            letters: Arc::clone(&self.letters),
+            way,
+            settings: live.clone(),
+            budget: self.budget.clone(),
+            lifecycle: self.lifecycle.clone(),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 

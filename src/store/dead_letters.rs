@@ -203,6 +203,26 @@ pub struct LetterPosition {
     pub id: Uuid,
 }
 
+impl std::fmt::Display for LetterPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.created_at.timestamp_micros(), self.id)
+    }
+}
+
+impl std::str::FromStr for LetterPosition {
+    type Err = ();
+
+    /// The reverse of its text.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (micros, id) = text.split_once('.').ok_or(())?;
+        let micros = micros.parse().map_err(|_| ())?;
+        Ok(Self {
+            created_at: DateTime::from_timestamp_micros(micros).ok_or(())?,
+            id: Uuid::try_parse(id).map_err(|_| ())?,
+        })
+    }
+}
+
 /// In which order letters are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LetterOrder {
