@@ -80,8 +80,6 @@ pub enum Refusal {
     Unavailable,
     /// There is no room; the caller should come back later.
     Overloaded,
-    /// The store refuses this very event, and there is nowhere to put it aside.
-    Rejected,
 }
 
 impl Outcome {

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod dead_letters;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 pub mod ingest;
@@ -15,9 +16,11 @@ use crate::broker::LinkWatch;
 use crate::config::LiveSettings;
 use crate::event::Awaited;
 use crate::metrics::Metrics;
-use crate::store::EventStore;
+use crate::retry::replay::Replayer;
+use crate::store::{DeadLetterStore, EventStore};
 use crate::supervision::{Budget, HealthBoard, Lifecycle, Mailbox};
 use actix_web::web;
+use dead_letters::count::LetterCount;
 use std::sync::Arc;
 
 /// What the handlers of one worker share.
@@ -27,6 +30,12 @@ pub struct HttpState {
     pub settings: LiveSettings,
     /// The log.
     pub store: Arc<dyn EventStore>,
+    /// What was put aside.
+    pub letters: Arc<dyn DeadLetterStore>,
+    /// The number of those, for the metrics.
+    pub letter_count: LetterCount,
+    /// The way for them back into the flow.
+    pub replayer: Replayer,
     /// This worker's ingest actor.
     pub ingest: Mailbox<HttpIngest>,
     /// For readers who wait.
@@ -53,15 +62,25 @@ pub fn routes(config: &mut web::ServiceConfig) {
             .route(web::get().to(queries::list_events))
             .default_service(web::to(problem::method_not_allowed))
     };
-    let read_only =
+    let one_method =
         |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     config
+        .service(one_method("/v1/dead-letters").route(web::get().to(dead_letters::list)))
+        .service(
+            one_method("/v1/dead-letters/replay")
+                .route(web::post().to(dead_letters::actions::post_replay)),
+        )
+        .service(
+            one_method("/v1/dead-letters/purge")
+                .route(web::post().to(dead_letters::actions::post_purge)),
+        )
+        .service(one_method("/v1/dead-letters/{id}").route(web::get().to(dead_letters::get)))
         .service(events("/v1/events"))
         .service(events("/events"))
-        .service(read_only("/v1/events/{id}").route(web::get().to(queries::get_event)))
-        .service(read_only("/health/live").route(web::get().to(probes::live)))
-        .service(read_only("/health/ready").route(web::get().to(probes::ready)))
-        .service(read_only("/metrics").route(web::get().to(probes::metrics)));
+        .service(one_method("/v1/events/{id}").route(web::get().to(queries::get_event)))
+        .service(one_method("/health/live").route(web::get().to(probes::live)))
+        .service(one_method("/health/ready").route(web::get().to(probes::ready)))
+        .service(one_method("/metrics").route(web::get().to(probes::metrics)));
     #[cfg(feature = "failpoints")]
     config.service(web::resource("/failpoints/{name}").route(web::put().to(failpoints::put)));
     config.default_service(web::to(problem::not_found));

@@ -114,11 +114,6 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid", detail)
     }
 
-    /// 422: valid, and yet the store refuses it for good.
-    pub fn rejected(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", detail)
-    }
-
     /// 503: come back later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
@@ -186,6 +181,7 @@ pub async fn not_found(request: HttpRequest) -> Problem {
 pub async fn method_not_allowed(request: HttpRequest) -> Problem {
     let allow = match request.path() {
         "/v1/events" | "/events" => "GET, POST",
+        "/v1/dead-letters/replay" | "/v1/dead-letters/purge" => "POST",
         _ => "GET",
     };
     let mut problem = Problem::new(
