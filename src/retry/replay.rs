@@ -19,7 +19,7 @@ use crate::store::dead_letters::{
 use crate::store::{DeadLetterStore, StoreError};
 use crate::supervision::{Budget, Lifecycle, Mailbox, Phase, failpoint};
 use futures::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ pub struct Cursor {
 }
 
 /// A letter that was not replayed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NotReplayed {
     /// The letter.
     pub id: Uuid,

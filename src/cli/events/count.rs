@@ -1,6 +1,7 @@
 //! `eclusa events count`
 
-use super::{FilterArgs, table};
+use super::FilterArgs;
+use crate::cli::table;
 use crate::config::Settings;
 use crate::store::CountBy;
 use clap::{Args, ValueEnum};

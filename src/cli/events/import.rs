@@ -5,7 +5,7 @@ use super::remote::{Remote, Taken};
 use crate::actors::batch_accumulator::Push;
 use crate::app::embedded_lock::{EmbeddedLock, Holder};
 use crate::app::flow::Flow;
-use crate::config::{LiveSettings, Mode, Settings, Sources};
+use crate::config::{LiveSettings, Mode, Settings};
 use crate::event::{Event, Outcome, request};
 use crate::supervision::Backoff;
 use anyhow::{Context as _, bail};
@@ -170,12 +170,8 @@ async fn target(settings: Settings, args: &ImportArgs) -> anyhow::Result<Target>
 }
 
 /// The settings with the broker left out and batches of an import's size.
-fn direct(mut settings: Settings) -> anyhow::Result<Settings> {
-    if settings.mode() == Mode::Full {
-        let defaults = Sources::from_text("").load()?;
-        settings.broker = defaults.broker;
-        settings.set_mode(Mode::Database);
-    }
+fn direct(settings: Settings) -> anyhow::Result<Settings> {
+    let mut settings = crate::cli::direct(settings)?;
     settings.batch.max_events = settings.batch.max_events.max(CHUNK);
     Ok(settings)
 }

@@ -1,6 +1,7 @@
 //! `eclusa events tail`
 
-use super::{FilterArgs, table};
+use super::FilterArgs;
+use crate::cli::table;
 use crate::config::Settings;
 use crate::event::StoredEvent;
 use crate::store::EventStore;
