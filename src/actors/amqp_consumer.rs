@@ -5,10 +5,13 @@ use super::batch_accumulator::{BatchAccumulator, Discard, Push, PushAlone};
 use super::retry_supervisor::{RetrySupervisor, Unreadable};
 use crate::broker::channel_ledger::{Acknowledgement, ChannelLedger};
 use crate::broker::connection::{Link, LinkWatch};
+use crate::broker::dead_letter;
+use crate::broker::error::kind_of;
 use crate::broker::message::{self, Rulebook};
 use crate::config::LiveSettings;
 use crate::event::{Delivery, Ticket};
 use crate::metrics::Metrics;
+use crate::store::ErrorKind;
 use crate::supervision::{Backoff, Breaker, Budget, Lifecycle, Mailbox, Phase, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use futures::StreamExt;
@@ -104,7 +107,10 @@ impl Wiring {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(consumer = self.index, %error, "consuming was interrupted");
-                    if !link.consuming.status().connected() {
+                    // A queue that is not there any more is declared when connecting.
+                    let gone = matches!(&error, SessionError::Broker(error)
+                        if kind_of(error) == ErrorKind::Operator);
+                    if gone || !link.consuming.status().connected() {
                         link.suspect();
                     }
                     if matches!(error, SessionError::StoreAway) {
@@ -215,6 +221,7 @@ impl Wiring {
                 limits: settings.ingest.item_limits(),
                 producer: settings.ingest.producer.as_str().into(),
                 missing_id: settings.broker.missing_id,
+                again: None,
             }
         };
         let tag = message.delivery_tag;
@@ -222,11 +229,13 @@ impl Wiring {
         let tickets = contents.events.len() + contents.bad.len();
         ledger.enter(tag, tickets, self.budget.take(message.data.len()));
         for event in contents.events {
-            if event.source == crate::event::Source::Amqp && contents.attempts == 0 {
+            let first = contents.attempts == 0 && contents.letter.is_none();
+            if event.source == crate::event::Source::Amqp && first {
                 self.metrics.accepted.with_label_values(&["amqp"]).inc();
             }
             let mut delivery = Delivery::new(event, Ticket::new(ledger.clone(), tag));
             delivery.attempts = contents.attempts;
+            delivery.letter = contents.letter;
             delivery
                 .span
                 .in_scope(|| tracing::debug!(redelivered = message.redelivered, "consumed"));
@@ -236,7 +245,15 @@ impl Wiring {
             let property = |text: &Option<lapin::types::ShortString>| {
                 text.as_ref().map(|text| text.as_str().to_owned())
             };
+            let mut headers = dead_letter::headers_of(&message.properties);
+            if let Some(item) = bad.item {
+                headers.insert(dead_letter::ITEM.to_owned(), item.into());
+            }
+            let properties = &message.properties;
             let unreadable = Unreadable {
+                letter: dead_letter::id_of(properties, &bad.body, bad.item, rules.missing_id),
+                frame: dead_letter::is_frame(properties),
+                headers,
                 body: bad.body,
                 content_type: property(message.properties.content_type()),
                 message_id: property(message.properties.message_id()),

@@ -15,6 +15,10 @@
 //!                                      │ Failed                                │
 //!                                      ▼                                       │
 //!                                RetrySupervisor ──────── tickets ─────────────┘
+//!                                      │ dead letters
+//!                 full: dead-letter queue │ direct: table
+//!                                      ▼
+//!                             DeadLetterProjector ──► table dead_letters
 //! ```
 //!
 //! A writer asks for work ([`batch_accumulator::WriterReady`]); until one asks, events wait in the
@@ -24,6 +28,7 @@
 pub mod amqp_consumer;
 pub mod batch_accumulator;
 pub mod db_writer;
+pub mod dead_letter_projector;
 pub mod http_ingest;
 pub mod open_batch;
 pub mod retry_supervisor;
@@ -32,5 +37,6 @@ mod writing;
 pub use amqp_consumer::AmqpConsumer;
 pub use batch_accumulator::BatchAccumulator;
 pub use db_writer::DbWriter;
+pub use dead_letter_projector::DeadLetterProjector;
 pub use http_ingest::HttpIngest;
 pub use retry_supervisor::RetrySupervisor;

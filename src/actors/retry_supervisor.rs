@@ -1,23 +1,37 @@
 //! `RetrySupervisor`: takes what failed, sends it round again after a delay or puts it aside, and
 //! only then settles its tickets.
 
-use crate::broker::dead_letter::{self, DeadLetter};
+use crate::broker::dead_letter;
 use crate::broker::publisher::{PublishError, Publisher};
 use crate::config::retry::RetrySettings;
 use crate::event::outcome::Refusal;
-use crate::event::{Cause, Delivery, Outcome, Ticket};
+use crate::event::{Cause, Delivery, Outcome, Patience, Ticket, item};
 use crate::metrics::Metrics;
 use crate::retry::{Verdict, policy};
-use crate::supervision::{ActorMessage, Tracked, failpoint};
+use crate::store::dead_letters::{self, DeadLetter};
+use crate::store::{DeadLetterStore, ErrorKind, StoreError};
+use crate::supervision::{ActorMessage, Backoff, Tracked, failpoint};
 use actix::{Actor, Context, Handler, Message, ResponseFuture, Supervised};
 use futures::future::join_all;
+use serde_json::{Map, Value};
 use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Where a letter comes from that no queue had.
+const DIRECT: &str = "direct";
+/// How often a letter is written to the store when that fails in a way that may pass.
+const TRIES: u32 = 4;
 
 /// What the supervisor is wired to.
 #[derive(Clone)]
 pub struct Wiring {
     /// The way to the retry queues and the dead-letter queue; none in direct mode.
     pub publisher: Option<Publisher>,
+    /// The work queue, if there is one.
+    pub queue: Option<String>,
+    /// Where dead letters are kept; in full mode they go there by way of their queue.
+    pub letters: Arc<dyn DeadLetterStore>,
     /// How often and how far apart.
     pub settings: RetrySettings,
     /// Metrics.
@@ -56,8 +70,14 @@ pub struct Failed {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Unreadable {
+    /// The dead letter it becomes.
+    pub letter: Uuid,
     /// Its bytes as they came.
     pub body: Vec<u8>,
+    /// Whether they are a frame of Eclusa's own.
+    pub frame: bool,
+    /// The message's headers.
+    pub headers: Map<String, Value>,
     /// What they were said to be.
     pub content_type: Option<String>,
     /// Its AMQP `message_id`.
@@ -123,22 +143,31 @@ impl Handler<Tracked<Unreadable>> for RetrySupervisor {
         let wiring = self.wiring.clone();
         Box::pin(async move {
             let _handling = handling;
-            let letter = DeadLetter {
-                body: unreadable.body,
-                content_type: unreadable.content_type,
-                message_id: unreadable.message_id,
-                frame: false,
-                cause: unreadable.cause,
+            let failure = dead_letters::Failure {
+                at: item::now(),
+                cause: unreadable.cause.as_str().to_owned(),
                 error: unreadable.error,
                 sqlstate: None,
                 attempts: 1,
             };
-            wiring.bury(letter, unreadable.ticket).await;
+            let letter = DeadLetter {
+                content_type: unreadable.content_type,
+                message_id: unreadable.message_id,
+                frame: unreadable.frame,
+                headers: unreadable.headers,
+                ..DeadLetter::new(unreadable.letter, failure, wiring.origin(), unreadable.body)
+            };
+            let (cause, ticket) = (unreadable.cause, unreadable.ticket);
+            wiring.bury(letter, cause, ticket).await;
         })
     }
 }
 
 impl Wiring {
+    fn origin(&self) -> &str {
+        self.queue.as_deref().unwrap_or(DIRECT)
+    }
+
     /// Does with one event what the policy says.
     async fn follow_up(
         &self,
@@ -153,58 +182,79 @@ impl Wiring {
             }
             Failure::Dead(cause) => Verdict::Dead(cause),
         };
-        let Some(publisher) = &self.publisher else {
-            // Without a broker there is no queue to put it aside in; its caller still waits.
-            tracing::error!(event_id = %delivery.event.event_id, error, sqlstate, "event refused by the store");
-            delivery.ticket.settle(Outcome::Refused(Refusal::Rejected));
-            return;
-        };
         match verdict {
             Verdict::Again { delay, attempts } => {
-                let sent = publisher
-                    .publish_retry(&delivery.event, delay, attempts, error)
-                    .await;
-                failpoint::hit("retry_supervisor.after_publish");
-                match sent {
-                    Ok(()) => {
-                        self.metrics.retried.inc();
-                        delivery.ticket.settle(Outcome::Retried);
-                    }
-                    Err(error) => unpublished("retry queue", &error),
-                }
+                self.send_round(delivery, delay, attempts, error).await;
             }
             Verdict::Dead(cause) => {
-                let letter = dead_letter::of_event(
-                    &delivery.event,
-                    cause,
-                    error,
-                    sqlstate,
-                    delivery.attempts.saturating_add(1),
-                );
+                let failure = dead_letters::Failure {
+                    at: item::now(),
+                    cause: cause.as_str().to_owned(),
+                    error: error.to_owned(),
+                    sqlstate: sqlstate.map(str::to_owned),
+                    attempts: delivery.attempts.saturating_add(1),
+                };
+                let letter =
+                    dead_letter::of_event(&delivery.event, delivery.letter, failure, self.origin());
                 match letter {
-                    Ok(letter) => self.bury(letter, delivery.ticket).await,
+                    Ok(letter) => self.bury(letter, cause, delivery.ticket).await,
                     Err(error) => tracing::error!(%error, "cannot write an event as JSON"),
                 }
             }
         }
     }
 
-    /// Publishes a dead letter and settles its ticket once the broker has it.
-    async fn bury(&self, letter: DeadLetter, ticket: Ticket) {
-        let cause = letter.cause;
+    /// Puts an event on the retry queue of a delay.
+    async fn send_round(&self, delivery: Delivery, delay: Duration, attempts: u32, error: &str) {
         let Some(publisher) = &self.publisher else {
-            ticket.settle(Outcome::Refused(Refusal::Rejected));
+            // There is no queue to wait in; its caller is told to come back.
+            let outcome = Outcome::Refused(Refusal::Unavailable);
+            delivery.ticket.settle(outcome);
             return;
         };
-        let sent = publisher.publish_dead_letter(&letter).await;
+        let sent = publisher
+            .publish_retry(&delivery.event, delay, attempts, delivery.letter, error)
+            .await;
         failpoint::hit("retry_supervisor.after_publish");
         match sent {
             Ok(()) => {
+                self.metrics.retried.inc();
+                delivery.ticket.settle(Outcome::Retried);
+            }
+            Err(error) => unpublished("retry queue", &error).await,
+        }
+    }
+
+    /// Puts a letter where it is durable, and only then settles its ticket.
+    async fn bury(&self, letter: DeadLetter, cause: Cause, ticket: Ticket) {
+        let failure = letter.failure.clone();
+        let (id, message_id) = (letter.id, letter.message_id.clone());
+        let buried = match &self.publisher {
+            Some(publisher) => {
+                let sent = publisher.publish_dead_letter(&letter).await;
+                failpoint::hit("retry_supervisor.after_publish");
+                match sent {
+                    Ok(()) => Ok(()),
+                    // No queue has the event: it came while the broker was away. Should the letter
+                    // be on its queue all the same, it is the same letter there.
+                    Err(_) if ticket.patience() == Patience::Caller => {
+                        let origin = DIRECT.to_owned();
+                        self.keep(DeadLetter { origin, ..letter }).await
+                    }
+                    Err(error) => return unpublished("dead-letter queue", &error).await,
+                }
+            }
+            None => self.keep(letter).await,
+        };
+        match buried {
+            Ok(()) => {
                 tracing::warn!(
+                    letter = %id,
                     cause = cause.as_str(),
-                    sqlstate = letter.sqlstate,
-                    attempts = letter.attempts,
-                    message_id = letter.message_id,
+                    error = failure.error,
+                    sqlstate = failure.sqlstate,
+                    attempts = failure.attempts,
+                    message_id,
                     "dead-lettered"
                 );
                 self.metrics
@@ -213,12 +263,35 @@ impl Wiring {
                     .inc();
                 ticket.settle(Outcome::DeadLettered(cause));
             }
-            Err(error) => unpublished("dead-letter queue", &error),
+            Err(error) => {
+                tracing::error!(%error, "a dead letter cannot be kept; its caller is told to come back");
+                ticket.settle(Outcome::Refused(Refusal::Unavailable));
+            }
+        }
+    }
+
+    /// Commits a letter in the table.
+    async fn keep(&self, letter: DeadLetter) -> Result<(), StoreError> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let mut tries = 0;
+        loop {
+            let result = self.letters.bury(vec![letter.clone()]).await;
+            failpoint::hit("retry_supervisor.after_bury");
+            tries += 1;
+            match result {
+                Err(error) if error.kind() == ErrorKind::Transient && tries < TRIES => {
+                    tokio::time::sleep(backoff.next_pause()).await;
+                }
+                result => return result.map(|_| ()),
+            }
         }
     }
 }
 
-/// The ticket is dropped with the future that called this, so the message returns to its queue.
-fn unpublished(queue: &str, error: &PublishError) {
+/// The ticket is dropped with the future that called this, so the message returns to the work
+/// queue: after a while, since the broker delivers it again at once.
+async fn unpublished(queue: &str, error: &PublishError) {
+    const HOLD: Duration = Duration::from_secs(2);
     tracing::error!(queue, %error, "not confirmed by the broker; the message returns to the work queue");
+    tokio::time::sleep(HOLD).await;
 }

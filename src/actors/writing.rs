@@ -276,6 +276,7 @@ impl Writing {
                     event: event.clone(),
                     ticket: claim.ticket,
                     attempts: claim.attempts,
+                    letter: claim.letter,
                     span: claim.span,
                 });
             }

@@ -4,7 +4,7 @@ use crate::actors::batch_accumulator::{self, BatchAccumulator, Drain};
 use crate::actors::db_writer::{self, DbWriter};
 use crate::actors::http_ingest::Door;
 use crate::actors::retry_supervisor::{self, RetrySupervisor};
-use crate::actors::{AmqpConsumer, amqp_consumer};
+use crate::actors::{AmqpConsumer, DeadLetterProjector, amqp_consumer, dead_letter_projector};
 use crate::broker::connection::{self, BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
@@ -13,7 +13,8 @@ use crate::config::{LiveSettings, Mode, Settings};
 use crate::event::Awaited;
 use crate::metrics::Metrics;
 use crate::retry::policy;
-use crate::store::EventStore;
+use crate::retry::replay::{Replayer, Way};
+use crate::store::{DeadLetterStore, EventStore, Store};
 use crate::supervision::mailbox::{Inbox, Mailbox, mailbox};
 use crate::supervision::{
     Breaker, BreakerProbe, Budget, HealthBoard, Lifecycle, RestartPolicy, breaker, supervise,
@@ -39,6 +40,8 @@ const RETRY_MAILBOX: usize = 1_024;
 pub struct Flow {
     /// The log.
     pub store: Arc<dyn EventStore>,
+    /// What was put aside.
+    pub letters: Arc<dyn DeadLetterStore>,
     /// Where direct events go.
     pub accumulator: Mailbox<BatchAccumulator>,
     /// The way onto the work queue, in full mode.
@@ -64,6 +67,7 @@ pub struct Flow {
     _connection: Option<Mailbox<BrokerConnection>>,
     _consumers: Vec<Mailbox<AmqpConsumer>>,
     _probes: Vec<Mailbox<BreakerProbe>>,
+    _projector: Option<Mailbox<DeadLetterProjector>>,
 }
 
 /// Starts actors, each on an arbiter, all under the same supervision.
@@ -110,7 +114,9 @@ impl Flow {
     ///
     /// # Errors
     /// When the metrics cannot be registered, which is a defect.
-    pub fn start(live: &LiveSettings, store: Arc<dyn EventStore>) -> anyhow::Result<Self> {
+    pub fn start(live: &LiveSettings, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let letters: Arc<dyn DeadLetterStore> = store.clone();
+        let store: Arc<dyn EventStore> = store;
         let settings = Arc::clone(&live.get());
         let metrics = Arc::new(Metrics::new()?);
         let starter = Starter {
@@ -145,6 +151,8 @@ impl Flow {
         let (retry, retry_inbox) = starter.mailbox("retry_supervisor", 0, RETRY_MAILBOX);
         let retry_wiring = retry_supervisor::Wiring {
             publisher: publisher.clone(),
+            queue: link.is_some().then(|| settings.broker.queue.clone()),
+            letters: Arc::clone(&letters),
             settings: settings.retry.clone(),
             metrics: Arc::clone(&metrics),
         };
@@ -207,8 +215,14 @@ impl Flow {
             }
         }
 
+        let projector = link
+            .as_ref()
+            .filter(|_| settings.dead_letters.project)
+            .map(|link| start_projector(&starter, &broker, link, &settings, &letters));
+
         Ok(Self {
             store,
+            letters,
             accumulator,
             publisher,
             link,
@@ -223,6 +237,7 @@ impl Flow {
             _connection: connection,
             _consumers: consumers,
             _probes: probes,
+            _projector: projector,
         })
     }
 
@@ -239,6 +254,22 @@ impl Flow {
                     .unwrap_or(usize::MAX),
             },
             _ => Door::Direct(self.accumulator.clone()),
+        }
+    }
+
+    /// The way for dead letters back into the flow.
+    pub fn replayer(&self, live: &LiveSettings) -> Replayer {
+        let way = match &self.publisher {
+            None => Way::Direct(self.accumulator.clone()),
+            Some(publisher) => Way::Queue(Box::new(publisher.clone())),
+        };
+        Replayer {
+            letters: Arc::clone(&self.letters),
+            way,
+            settings: live.clone(),
+            budget: self.budget.clone(),
+            lifecycle: self.lifecycle.clone(),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 
@@ -278,6 +309,25 @@ fn start_connection(
     let timeout = settings.broker.confirm_timeout;
     let publisher = Publisher::new(link.clone(), topology, timeout);
     (publisher, link, mailbox)
+}
+
+fn start_projector(
+    starter: &Starter,
+    arbiter: &Arbiter,
+    link: &LinkWatch,
+    settings: &Settings,
+    letters: &Arc<dyn DeadLetterStore>,
+) -> Mailbox<DeadLetterProjector> {
+    let (mailbox, inbox) = starter.mailbox("dead_letter_projector", 0, 1);
+    let wiring = dead_letter_projector::Wiring {
+        link: link.clone(),
+        settings: settings.broker.clone(),
+        letters: Arc::clone(letters),
+        lifecycle: starter.lifecycle.clone(),
+        metrics: Arc::clone(&starter.metrics),
+    };
+    starter.start(arbiter, inbox, DeadLetterProjector::new(wiring));
+    mailbox
 }
 
 /// Logs the totals each minute, for those who have only the log. Never ends.

@@ -8,6 +8,7 @@ pub mod store;
 
 use crate::actors::http_ingest::{self, Door, HttpIngest};
 use crate::config::{LiveSettings, Settings, Sources};
+use crate::http::dead_letters::count::LetterCount;
 use crate::http::doors::Doors;
 use crate::http::{self, HttpState, observe};
 use crate::logging::LogControl;
@@ -167,6 +168,8 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
     let settings_fallback = settings.broker.fallback;
     let shared = flow.clone();
     let live = live.clone();
+    let replayer = flow.replayer(&live);
+    let letter_count = LetterCount::default();
     let next_worker = Arc::new(AtomicUsize::new(0));
     let server = HttpServer::new(move || {
         // This closure runs once in each worker, on its thread: there its ingest actor lives.
@@ -178,6 +181,9 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
         let state = HttpState {
             settings: live.clone(),
             store: Arc::clone(&shared.store),
+            letters: Arc::clone(&shared.letters),
+            letter_count: letter_count.clone(),
+            replayer: replayer.clone(),
             ingest,
             accumulator: shared.accumulator.clone(),
             doors: Doors {

@@ -3,7 +3,7 @@
 use crate::config::{Mode, Settings};
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
-use crate::store::{ErrorKind, EventStore, StoreError};
+use crate::store::{ErrorKind, Store, StoreError};
 use crate::supervision::Backoff;
 use anyhow::Context as _;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// In words, after `store.startup_wait` when the database is away.
-pub async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn EventStore>> {
+pub async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     if settings.store.migrate {
         migrate(settings).await?;
     }

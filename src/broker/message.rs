@@ -26,6 +26,20 @@ pub struct Rulebook {
     pub producer: Arc<str>,
     /// Id of a message that has none.
     pub missing_id: MissingId,
+    /// Set when the message was a dead letter and is read again.
+    pub again: Option<Again>,
+}
+
+/// What is known of a message that is read again: with it, reading it once more gives the very same
+/// events, so that a replay that is broken off and repeated doubles nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Again {
+    /// The letter; what has no id gets one made of this.
+    pub letter: Uuid,
+    /// Its place, if it is one item of an array that was otherwise taken.
+    pub item: Option<usize>,
+    /// When it failed first, which stands for when it was taken.
+    pub at: DateTime<Utc>,
 }
 
 /// An item, or a whole message, that is no event.
@@ -33,6 +47,8 @@ pub struct Rulebook {
 pub struct Bad {
     /// Its bytes.
     pub body: Vec<u8>,
+    /// Its place, if it is one item of an array.
+    pub item: Option<usize>,
     /// Malformed or invalid.
     pub cause: Cause,
     /// What is wrong with it.
@@ -48,6 +64,8 @@ pub struct Contents {
     pub bad: Vec<Bad>,
     /// How often its events have failed so far.
     pub attempts: u32,
+    /// The dead letter that its events were, if they come from a replay.
+    pub letter: Option<Uuid>,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +84,7 @@ pub fn read(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Cont
     std::panic::catch_unwind(reading).unwrap_or_else(|_panic| Contents {
         bad: vec![Bad {
             body: body.to_vec(),
+            item: None,
             cause: Cause::Panic,
             error: "the code that reads it crashed".to_owned(),
         }],
@@ -93,13 +112,14 @@ fn read_trusting(body: &[u8], properties: &BasicProperties, rules: &Rulebook) ->
     contents.attempts = header(properties, super::publisher::ATTEMPTS_HEADER)
         .and_then(|attempts| u32::try_from(attempts).ok())
         .unwrap_or(0);
+    contents.letter = super::dead_letter::letter_of(properties);
     contents
 }
 
 /// The events of a frame, less those that no row can hold.
 fn framed(events: Vec<Event>) -> Contents {
     let mut contents = Contents::default();
-    for event in events {
+    for (index, event) in events.into_iter().enumerate() {
         let flaw = match frame::check(&event) {
             Ok(()) => {
                 contents.events.push(event);
@@ -114,6 +134,7 @@ fn framed(events: Vec<Event>) -> Contents {
         };
         contents.bad.push(Bad {
             body,
+            item: Some(index),
             cause: Cause::Invalid,
             error: flaw,
         });
@@ -121,7 +142,8 @@ fn framed(events: Vec<Event>) -> Contents {
     contents
 }
 
-fn header(properties: &BasicProperties, name: &str) -> Option<i64> {
+/// A header that is a whole number.
+pub(super) fn header(properties: &BasicProperties, name: &str) -> Option<i64> {
     match properties.headers().as_ref()?.inner().get(name)? {
         AMQPValue::LongLongInt(value) => Some(*value),
         AMQPValue::LongInt(value) => Some(i64::from(*value)),
@@ -136,6 +158,7 @@ fn malformed(body: &[u8], error: String) -> Contents {
     Contents {
         bad: vec![Bad {
             body: body.to_vec(),
+            item: None,
             cause: Cause::Malformed,
             error,
         }],
@@ -165,7 +188,7 @@ fn foreign(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Conte
             .filter(|id| !id.is_empty()),
         pattern,
         rules,
-        now: item::now(),
+        now: rules.again.map_or_else(item::now, |again| again.at),
     };
     let trimmed = payload.trim_start();
     if trimmed.starts_with('[') {
@@ -213,12 +236,28 @@ struct Message<'a> {
 impl Message<'_> {
     fn single(&self, body: &[u8], payload: &str) -> Contents {
         let event = self.fields(payload).and_then(|mut fields| {
-            let given = fields.id.take().or_else(|| self.id.map(str::to_owned));
-            let (event_id, original) = match given {
-                Some(given) => self.resolve(given)?,
-                None => match self.rules.missing_id {
-                    MissingId::Random => (id::fresh(), None),
-                    MissingId::Content => (id::of_content(&self.rules.producer, body), None),
+            let (event_id, original) = match (fields.id.take(), self.rules.again, self.id) {
+                (Some(given), _, _) => self.resolve(given)?,
+                // The message's id is not that of one item of it.
+                (
+                    None,
+                    Some(Again {
+                        item: Some(index),
+                        letter,
+                        ..
+                    }),
+                    _,
+                ) => {
+                    let base = self.base().unwrap_or(letter);
+                    (id::of_message_item(base, index), None)
+                }
+                (None, _, Some(given)) => self.resolve(given.to_owned())?,
+                (None, again, None) => match (self.rules.missing_id, again) {
+                    (MissingId::Content, _) => (id::of_content(&self.rules.producer, body), None),
+                    (MissingId::Random, Some(again)) => {
+                        (id::of_message_item(again.letter, 0), None)
+                    }
+                    (MissingId::Random, None) => (id::fresh(), None),
                 },
             };
             Ok(self.event(fields, event_id, original))
@@ -231,6 +270,7 @@ impl Message<'_> {
             Err(error) => Contents {
                 bad: vec![Bad {
                     body: body.to_vec(),
+                    item: None,
                     cause: Cause::Invalid,
                     error,
                 }],
@@ -240,15 +280,10 @@ impl Message<'_> {
     }
 
     fn array(&self, payload: &str, items: &[&RawValue]) -> Contents {
-        let base = match (self.id, self.rules.missing_id) {
-            (Some(given), _) => Uuid::try_parse(given)
-                .ok()
-                .or_else(|| Some(id::of_producer(&self.rules.producer, given))),
-            (None, MissingId::Content) => {
-                Some(id::of_content(&self.rules.producer, payload.as_bytes()))
-            }
-            (None, MissingId::Random) => None,
-        };
+        let base = self.base().or(match self.rules.missing_id {
+            MissingId::Content => Some(id::of_content(&self.rules.producer, payload.as_bytes())),
+            MissingId::Random => self.rules.again.map(|again| again.letter),
+        });
         let mut contents = Contents::default();
         for (index, text) in items.iter().enumerate() {
             let event = self.fields(text.get()).and_then(|mut fields| {
@@ -263,12 +298,20 @@ impl Message<'_> {
                 Ok(event) => contents.events.push(event),
                 Err(error) => contents.bad.push(Bad {
                     body: text.get().as_bytes().to_vec(),
+                    item: Some(index),
                     cause: Cause::Invalid,
                     error: format!("item {index}: {error}"),
                 }),
             }
         }
         contents
+    }
+
+    /// What the ids of an array's items are made of, if the message has an id.
+    fn base(&self) -> Option<Uuid> {
+        let given = self.id?;
+        let uuid = Uuid::try_parse(given).ok();
+        Some(uuid.unwrap_or_else(|| id::of_producer(&self.rules.producer, given)))
     }
 
     /// An item's fields; the envelope's pattern stands in for an `eventType` it lacks.
@@ -335,6 +378,7 @@ mod tests {
             },
             producer: "shop".into(),
             missing_id,
+            again: None,
         }
     }
 

@@ -1,14 +1,16 @@
 //! Publishing with confirms: a message counts as sent when a queue has it.
 
 use super::connection::LinkWatch;
-use super::dead_letter::DeadLetter;
+use super::dead_letter;
 use super::topology::Topology;
 use crate::event::{Event, frame};
+use crate::store::dead_letters::DeadLetter;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation};
 use rand::Rng;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Attempts so far, on a message that comes round again.
 pub const ATTEMPTS_HEADER: &str = "eclusa-attempts";
@@ -80,6 +82,18 @@ impl Publisher {
             .await
     }
 
+    /// Puts the events of a dead letter on the work queue again. What of them fails comes back to
+    /// the same letter.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish_frame`].
+    pub async fn publish_replay(&self, frame: &[u8], letter: Uuid) -> Result<(), PublishError> {
+        let mut headers = frame_headers();
+        set_letter(&mut headers, Some(letter));
+        self.publish(self.topology.queue(), frame, json(headers))
+            .await
+    }
+
     /// Puts one event on the retry queue of a delay, from where it comes back to the work queue.
     ///
     /// # Errors
@@ -89,12 +103,14 @@ impl Publisher {
         event: &Event,
         delay: Duration,
         attempts: u32,
+        letter: Option<Uuid>,
         error: &str,
     ) -> Result<(), PublishError> {
         let mut encoder = frame::Encoder::default();
         encoder.push(event)?;
         let mut headers = frame_headers();
         headers.insert(ATTEMPTS_HEADER.into(), AMQPValue::LongUInt(attempts));
+        set_letter(&mut headers, letter);
         headers.insert(
             ERROR_HEADER.into(),
             AMQPValue::LongString(short(error).into()),
@@ -112,16 +128,7 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::publish_frame`].
     pub async fn publish_dead_letter(&self, letter: &DeadLetter) -> Result<(), PublishError> {
-        let headers = letter.headers(self.topology.queue());
-        let mut properties = BasicProperties::default()
-            .with_headers(headers)
-            .with_delivery_mode(PERSISTENT);
-        if let Some(content_type) = &letter.content_type {
-            properties = properties.with_content_type(content_type.as_str().into());
-        }
-        if let Some(message_id) = &letter.message_id {
-            properties = properties.with_message_id(message_id.as_str().into());
-        }
+        let properties = dead_letter::properties(letter).with_delivery_mode(PERSISTENT);
         self.publish(self.topology.dead_letter_queue(), &letter.body, properties)
             .await
     }
@@ -187,6 +194,15 @@ fn frame_headers() -> FieldTable {
         AMQPValue::LongLongInt(frame::VERSION),
     );
     headers
+}
+
+fn set_letter(headers: &mut FieldTable, letter: Option<Uuid>) {
+    if let Some(letter) = letter {
+        headers.insert(
+            dead_letter::LETTER_HEADER.into(),
+            AMQPValue::LongString(letter.to_string().into()),
+        );
+    }
 }
 
 fn json(headers: FieldTable) -> BasicProperties {

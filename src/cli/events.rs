@@ -4,7 +4,6 @@ mod count;
 mod import;
 mod lines;
 mod remote;
-mod table;
 mod tail;
 
 use super::GlobalArgs;
@@ -64,13 +63,7 @@ impl FilterArgs {
 
 /// Does it.
 pub fn run(global: &GlobalArgs, command: EventsCommand) -> anyhow::Result<ExitCode> {
-    // Reports of single batches would break the progress bar; who wants them says so.
-    let quiet = if global.log.is_none() && std::env::var_os("ECLUSA_LOG").is_none() {
-        vec![("log.filter".to_owned(), "warn".to_owned())]
-    } else {
-        Vec::new()
-    };
-    let settings = global.sources(quiet).load()?;
+    let settings = global.sources(global.quiet()).load()?;
     logging::start(&settings.log)?;
     super::block_on(async move {
         match command {
@@ -87,5 +80,5 @@ async fn open_for_reading(
 ) -> anyhow::Result<std::sync::Arc<dyn crate::store::EventStore>> {
     let mut settings = settings.clone();
     settings.store.migrate = false;
-    app::store::open(&settings).await
+    Ok(app::store::open(&settings).await?)
 }

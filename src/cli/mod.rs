@@ -1,12 +1,15 @@
 //! The command line.
 
 pub mod config;
+pub mod dlq;
 pub mod events;
 pub mod migrate;
 mod output;
 pub mod serve;
+mod table;
 
-use crate::config::Sources;
+use crate::config::broker::BrokerSettings;
+use crate::config::{Mode, Settings, Sources};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -52,6 +55,29 @@ impl GlobalArgs {
         }
         Sources::from_process(self.config.clone(), all)
     }
+
+    /// For commands with a progress bar, which reports of single batches would break: who wants
+    /// them says so.
+    fn quiet(&self) -> Vec<(String, String)> {
+        if self.log.is_none() && std::env::var_os("ECLUSA_LOG").is_none() {
+            vec![("log.filter".to_owned(), "warn".to_owned())]
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+/// The settings with the broker left out, for a command that works straight on the store.
+fn direct(mut settings: Settings) -> anyhow::Result<Settings> {
+    if settings.mode() == Mode::Full {
+        let defaults = Sources::from_text("").load()?;
+        settings.broker = BrokerSettings {
+            missing_id: settings.broker.missing_id,
+            ..defaults.broker
+        };
+        settings.set_mode(Mode::Database);
+    }
+    Ok(settings)
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -72,6 +98,9 @@ enum Command {
     /// Import, follow and count events
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// List, show, replay, purge and export dead letters
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Print completions for a shell: eclusa completions bash > /etc/bash_completion.d/eclusa
     Completions {
         /// The shell
@@ -88,6 +117,7 @@ pub fn run() -> ExitCode {
         Some(Command::Migrate) => migrate::run(&cli.global),
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
+        Some(Command::Dlq(command)) => dlq::run(&cli.global, command),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "eclusa", &mut script);

@@ -232,9 +232,16 @@ impl Sources {
 }
 
 fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
-    text.parse::<Table>().map_err(|error| ConfigError::Syntax {
-        origin: origin.to_owned(),
-        reason: error.to_string().trim().to_owned(),
+    text.parse::<Table>().map_err(|error| {
+        // The parser's full text quotes the line, which may hold a password.
+        let line = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map_or(1, |before| before.matches('\n').count() + 1);
+        ConfigError::Syntax {
+            origin: origin.to_owned(),
+            reason: format!("line {line}: {}", error.message()),
+        }
     })
 }
 
@@ -269,8 +276,9 @@ fn overlay(
                 return Err(ConfigError::Syntax {
                     origin: origin.to_owned(),
                     reason: format!(
-                        "{key} must be {}, such as {default}, not {value}",
-                        kind(default)
+                        "{key} must be {}, such as {default}, not {}",
+                        kind(default),
+                        kind(&value)
                     ),
                 });
             }

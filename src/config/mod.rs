@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod batch;
 pub mod broker;
+pub mod dead_letters;
 pub mod http;
 pub mod ingest;
 pub mod layers;
@@ -71,6 +72,8 @@ pub struct Settings {
     pub broker: broker::BrokerSettings,
     /// What follows a failure.
     pub retry: retry::RetrySettings,
+    /// What was put aside.
+    pub dead_letters: dead_letters::DeadLetterSettings,
     /// Who may do what.
     pub auth: auth::AuthSettings,
     /// Logs.
@@ -147,6 +150,7 @@ impl Settings {
         self.store.validate(&mut found);
         self.broker.validate(&mut found);
         self.retry.validate(&mut found);
+        self.dead_letters.validate(&mut found);
         self.auth.validate(&mut found);
         self.log.validate(&mut found);
         self.shutdown.validate(&mut found);

@@ -4,6 +4,7 @@ use super::{Delivery, Event, Ticket};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 use tracing::Span;
+use uuid::Uuid;
 
 /// Why a batch left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +54,8 @@ pub struct Claim {
     pub ticket: Ticket,
     /// How often it has failed so far.
     pub attempts: u32,
+    /// The dead letter that it was, if it comes from a replay.
+    pub letter: Option<Uuid>,
     /// The event's span.
     pub span: Span,
 }
@@ -81,6 +84,7 @@ impl Batch {
                     event,
                     ticket,
                     attempts,
+                    letter,
                     span,
                 } = delivery;
                 (
@@ -88,6 +92,7 @@ impl Batch {
                     Claim {
                         ticket,
                         attempts,
+                        letter,
                         span,
                     },
                 )

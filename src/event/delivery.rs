@@ -3,6 +3,7 @@
 use super::{Event, Outcome};
 use std::sync::Arc;
 use tracing::Span;
+use uuid::Uuid;
 
 /// Whoever handed in an event and waits to hear what became of it: an HTTP request, a channel of
 /// the broker, an import.
@@ -80,6 +81,9 @@ pub struct Delivery {
     pub ticket: Ticket,
     /// How often it has failed so far.
     pub attempts: u32,
+    /// The dead letter that it was, if it comes from a replay: if it fails again it is buried under
+    /// the same id, so that the letter keeps its history.
+    pub letter: Option<Uuid>,
     /// Carries the event's id from socket to row in the logs; disabled, and free, unless debug
     /// logs are on.
     pub span: Span,
@@ -93,6 +97,7 @@ impl Delivery {
             event,
             ticket,
             attempts: 0,
+            letter: None,
             span,
         }
     }

@@ -1,5 +1,6 @@
 //! Identity: which id an event is stored under, and which day's partition that puts it in.
 
+use super::Event;
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
 use uuid::{Uuid, Version};
@@ -68,6 +69,40 @@ pub fn of_line(source: &str, line: u64, text: &[u8]) -> Uuid {
 /// The id of a message by its content: equal bodies are one message.
 pub fn of_content(producer: &str, body: &[u8]) -> Uuid {
     derive("content", &[producer.as_bytes(), &Sha256::digest(body)])
+}
+
+/// The dead letter of an event: the same each time this very event fails, so that one that is
+/// delivered again after a crash is not put aside twice. Two events that share an id are two
+/// letters, since neither is in the log.
+pub fn of_failed_event(event: &Event) -> Uuid {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    // Not `received_at`: a foreign message gets another one each time it is delivered.
+    let when = event.timestamp.map_or(0, |time| time.timestamp_micros());
+    derive(
+        "letter of event",
+        &[
+            event.event_id.as_bytes(),
+            event.event_type.as_bytes(),
+            text(&event.user_id).as_bytes(),
+            text(&event.session_id).as_bytes(),
+            &when.to_be_bytes(),
+            &Sha256::digest(event.event_data.get()),
+        ],
+    )
+}
+
+/// The dead letter of a message, or of one item of it, that is no event. `message` is what tells it
+/// from others with the same bytes.
+pub fn of_failed_message(message: &str, item: Option<usize>, body: &[u8]) -> Uuid {
+    let item = item.map_or(u64::MAX, |item| item as u64);
+    derive(
+        "letter of message",
+        &[
+            message.as_bytes(),
+            &item.to_be_bytes(),
+            &Sha256::digest(body),
+        ],
+    )
 }
 
 /// The partition of an event, a pure function of its id: the UTC day inside a UUIDv7, else

@@ -26,8 +26,9 @@ pub struct ItemLimits {
 pub struct Rules {
     /// An item without `userId` is refused.
     pub user_required: bool,
-    /// Fields that Eclusa does not know are refused rather than passed over: a misspelt field is
-    /// an error the caller can still mend.
+    /// Fields that Eclusa does not know are refused: a misspelt field is an error the caller can
+    /// still mend. Otherwise they are kept in `eventData`: as it, where the item has none, else in
+    /// its member [`EXTRA`].
     pub refuse_unknown: bool,
 }
 
@@ -146,11 +147,14 @@ struct RawItem<'a> {
     session_id: Option<&'a RawValue>,
     timestamp: Option<&'a RawValue>,
     flaws: Vec<FieldError>,
-    unknown: Vec<String>,
+    unknown: Vec<(String, &'a RawValue)>,
 }
 
 /// No time in RFC 3339 that anybody means is longer.
 const MAX_TIME_BYTES: usize = 64;
+
+/// Where fields beside those of an event are kept in an `eventData` that is there already.
+pub const EXTRA: &str = "_extra";
 
 /// Unknown fields of an item that are told one by one.
 const MAX_UNKNOWN: usize = 16;
@@ -190,8 +194,8 @@ impl<'de> Deserialize<'de> for RawItem<'de> {
                         "sessionId" => &mut item.session_id,
                         "timestamp" => &mut item.timestamp,
                         _ => {
-                            let name = key.chars().take(64).collect();
-                            item.unknown.push(name);
+                            let name = key.into_owned();
+                            item.unknown.push((name, value));
                             continue;
                         }
                     };
@@ -222,7 +226,7 @@ pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Ve
             raw.unknown
                 .iter()
                 .take(MAX_UNKNOWN)
-                .map(|name| unknown_field(name)),
+                .map(|(name, _)| unknown_field(name)),
         );
         if let Some(more) = raw.unknown.len().checked_sub(MAX_UNKNOWN + 1) {
             let reason = format!("has {} more fields that are not an event's", more + 1);
@@ -258,7 +262,14 @@ pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Ve
     if event_type.is_none() && !flawed(&flaws, "eventType") {
         flaws.push(FieldError::new("eventType", "is required"));
     }
-    let event_data = match data_value(raw.event_data, limits.max_depth) {
+    let with_extra = (!rules.refuse_unknown && !raw.unknown.is_empty())
+        .then(|| keep_unknown(raw.event_data, &raw.unknown));
+    let event_data = match with_extra.transpose() {
+        Ok(None) => data_value(raw.event_data, limits.max_depth),
+        Ok(Some(data)) => data_value(Some(&data), limits.max_depth),
+        Err(reason) => Err(reason),
+    };
+    let event_data = match event_data {
         Ok(data) => data,
         Err(reason) => {
             flaws.push(FieldError::new("eventData", reason));
@@ -278,8 +289,41 @@ pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Ve
     }
 }
 
+/// The payload with an item's unknown fields in it, so that none is lost.
+fn keep_unknown(
+    data: Option<&RawValue>,
+    unknown: &[(String, &RawValue)],
+) -> Result<Box<RawValue>, String> {
+    let members: Vec<String> = unknown
+        .iter()
+        .map(|(name, value)| {
+            let name = serde_json::to_string(name).unwrap_or_default();
+            format!("{name}:{}", value.get())
+        })
+        .collect();
+    let extra = format!("{{{}}}", members.join(","));
+    let text = match data.map(RawValue::get) {
+        None | Some("null") => extra,
+        Some(data) => match data.trim_end().strip_suffix('}') {
+            Some(open) if data.starts_with('{') => {
+                let comma = if open.trim_end().ends_with('{') {
+                    ""
+                } else {
+                    ","
+                };
+                format!("{open}{comma}\"{EXTRA}\":{extra}}}")
+            }
+            // No object: refused for that, with what it is.
+            _ => data.to_owned(),
+        },
+    };
+    RawValue::from_string(text).map_err(|error| json_reason(&error))
+}
+
 /// An unknown field, with the known one it may have been meant for.
 fn unknown_field(name: &str) -> FieldError {
+    let shown: String = name.chars().take(64).collect();
+    let name = shown.as_str();
     let near = KNOWN
         .into_iter()
         .map(|known| {
@@ -423,9 +467,31 @@ mod tests {
     fn data_defaults_to_an_empty_object_and_user_only_http_requires() {
         let text = r#"{"eventType":"t","more":1}"#;
         let fields = parse(text, &LIMITS, Rules::AMQP).unwrap();
-        assert_eq!(fields.event_data.get(), "{}");
+        assert_eq!(fields.event_data.get(), r#"{"more":1}"#);
         let found = flaws(text);
         assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn fields_beside_an_events_are_kept_where_they_are_not_refused() {
+        let data = |text: &str| {
+            let fields = parse(text, &LIMITS, Rules::AMQP).unwrap();
+            fields.event_data.get().to_owned()
+        };
+        assert_eq!(
+            data(r#"{"eventType":"t","total":12.50,"items":[1]}"#),
+            r#"{"total":12.50,"items":[1]}"#
+        );
+        assert_eq!(
+            data(r#"{"eventType":"t","eventData":{"a":1},"processed":false}"#),
+            r#"{"a":1,"_extra":{"processed":false}}"#
+        );
+        assert_eq!(
+            data(r#"{"eventType":"t","eventData":{},"processed":false}"#),
+            r#"{"_extra":{"processed":false}}"#
+        );
+        let twice = r#"{"eventType":"t","total":1,"total":2}"#;
+        assert!(parse(twice, &LIMITS, Rules::AMQP).is_err());
     }
 
     #[test]

@@ -15,17 +15,29 @@ pub enum Cause {
     Panic,
     /// Writing it never came to an end, each time, while others could be written.
     Timeout,
+    /// The broker put it aside: it lay in a queue longer than a policy allows.
+    Expired,
+    /// The broker put it aside: somebody else's consumer rejected it.
+    Rejected,
+    /// The broker put it aside: it was delivered more often than a policy allows.
+    DeliveryLimit,
+    /// It was on the dead-letter queue without a word that this release knows.
+    Unknown,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Cause; 6] = [
+    pub const ALL: [Cause; 10] = [
         Cause::Malformed,
         Cause::Invalid,
         Cause::Poison,
         Cause::RetriesExhausted,
         Cause::Panic,
         Cause::Timeout,
+        Cause::Expired,
+        Cause::Rejected,
+        Cause::DeliveryLimit,
+        Cause::Unknown,
     ];
 
     /// The word in metric labels and message headers.
@@ -37,7 +49,16 @@ impl Cause {
             Cause::RetriesExhausted => "retries_exhausted",
             Cause::Panic => "panic",
             Cause::Timeout => "timeout",
+            Cause::Expired => "expired",
+            Cause::Rejected => "rejected",
+            Cause::DeliveryLimit => "delivery_limit",
+            Cause::Unknown => "unknown",
         }
+    }
+
+    /// The reverse of [`Cause::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        Cause::ALL.into_iter().find(|cause| cause.as_str() == word)
     }
 }
 
@@ -52,7 +73,7 @@ pub enum Outcome {
     Duplicate,
     /// Published again, to come back after a delay.
     Retried,
-    /// Confirmed by the dead-letter queue.
+    /// Confirmed by the dead-letter queue, or committed in the table of dead letters.
     DeadLettered(Cause),
     /// The caller was told that it was not taken, and why.
     Refused(Refusal),
@@ -67,8 +88,6 @@ pub enum Refusal {
     Unavailable,
     /// There is no room; the caller should come back later.
     Overloaded,
-    /// The store refuses this very event, and there is nowhere to put it aside.
-    Rejected,
 }
 
 impl Outcome {

@@ -175,12 +175,6 @@ fn answer(outcomes: &[Outcome], ids: Vec<Uuid>, single: bool) -> Result<HttpResp
     let repeat = "repeat the request with these ids; what is stored already stays stored once";
     for outcome in outcomes {
         match outcome {
-            Outcome::Refused(Refusal::Rejected) => {
-                return Err(Problem::rejected(
-                    "the store refuses an event of this request for good; the log says why",
-                )
-                .with_ids(ids));
-            }
             Outcome::Refused(Refusal::Overloaded) => {
                 return Err(Problem::overloaded(format!("no room; {repeat}")).with_ids(ids));
             }
@@ -197,6 +191,7 @@ fn answer(outcomes: &[Outcome], ids: Vec<Uuid>, single: bool) -> Result<HttpResp
         status: match outcome {
             Outcome::Published => "queued",
             Outcome::Duplicate => "duplicate",
+            Outcome::DeadLettered(_) => "deadLettered",
             _ => "stored",
         },
     });

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod dead_letters;
 pub mod doors;
 #[cfg(feature = "failpoints")]
 mod failpoints;
@@ -15,9 +16,11 @@ use crate::actors::{BatchAccumulator, HttpIngest};
 use crate::config::LiveSettings;
 use crate::event::Awaited;
 use crate::metrics::Metrics;
-use crate::store::EventStore;
+use crate::retry::replay::Replayer;
+use crate::store::{DeadLetterStore, EventStore};
 use crate::supervision::{Budget, HealthBoard, Lifecycle, Mailbox};
 use actix_web::{guard, web};
+use dead_letters::count::LetterCount;
 use doors::Doors;
 use std::sync::Arc;
 
@@ -28,6 +31,12 @@ pub struct HttpState {
     pub settings: LiveSettings,
     /// The log.
     pub store: Arc<dyn EventStore>,
+    /// What was put aside.
+    pub letters: Arc<dyn DeadLetterStore>,
+    /// The number of those, for the metrics.
+    pub letter_count: LetterCount,
+    /// The way for them back into the flow.
+    pub replayer: Replayer,
     /// This worker's ingest actor.
     pub ingest: Mailbox<HttpIngest>,
     /// For readers who wait.
@@ -48,8 +57,6 @@ pub struct HttpState {
 
 /// All routes.
 pub fn routes(config: &mut web::ServiceConfig) {
-    let read_only =
-        |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     // Load balancers probe with HEAD; the body is left out on the way.
     let get = || web::route().guard(guard::Any(guard::Get()).or(guard::Head()));
     let events = |path: &str| {
@@ -58,13 +65,25 @@ pub fn routes(config: &mut web::ServiceConfig) {
             .route(get().to(queries::list_events))
             .default_service(web::to(problem::method_not_allowed))
     };
+    let one_method =
+        |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     config
+        .service(one_method("/v1/dead-letters").route(get().to(dead_letters::list)))
+        .service(
+            one_method("/v1/dead-letters/replay")
+                .route(web::post().to(dead_letters::actions::post_replay)),
+        )
+        .service(
+            one_method("/v1/dead-letters/purge")
+                .route(web::post().to(dead_letters::actions::post_purge)),
+        )
+        .service(one_method("/v1/dead-letters/{id}").route(get().to(dead_letters::get)))
         .service(events("/v1/events"))
         .service(events("/events"))
-        .service(read_only("/v1/events/{id}").route(get().to(queries::get_event)))
-        .service(read_only("/health/live").route(get().to(probes::live)))
-        .service(read_only("/health/ready").route(get().to(probes::ready)))
-        .service(read_only("/metrics").route(get().to(probes::metrics)));
+        .service(one_method("/v1/events/{id}").route(get().to(queries::get_event)))
+        .service(one_method("/health/live").route(get().to(probes::live)))
+        .service(one_method("/health/ready").route(get().to(probes::ready)))
+        .service(one_method("/metrics").route(get().to(probes::metrics)));
     #[cfg(feature = "failpoints")]
     config.service(web::resource("/failpoints/{name:.*}").route(web::put().to(failpoints::put)));
     config.default_service(web::to(problem::not_found));

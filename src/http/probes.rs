@@ -82,6 +82,10 @@ pub async fn metrics(
     if !state.settings.get().auth.public_metrics {
         caller?.require(Scope::Read)?;
     }
+    state
+        .letter_count
+        .refresh(&*state.letters, &state.metrics)
+        .await;
     let text = state.metrics.render().map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
         Problem::unavailable("the metrics cannot be rendered")

@@ -123,11 +123,6 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid", detail)
     }
 
-    /// 422: valid, and yet the store refuses it for good.
-    pub fn rejected(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rejected", detail)
-    }
-
     /// 500: a defect of ours.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
@@ -214,6 +209,7 @@ pub async fn not_found(request: HttpRequest) -> Problem {
 pub async fn method_not_allowed(request: HttpRequest) -> Problem {
     let allow = match request.path() {
         "/v1/events" | "/events" => "GET, POST",
+        "/v1/dead-letters/replay" | "/v1/dead-letters/purge" => "POST",
         _ => "GET",
     };
     let mut problem = Problem::new(

@@ -188,7 +188,9 @@ async fn find(
     }
 }
 
-fn parse_query<T: serde::de::DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
+pub(super) fn parse_query<T: serde::de::DeserializeOwned>(
+    request: &HttpRequest,
+) -> Result<T, Problem> {
     web::Query::<T>::from_query(request.query_string())
         .map(web::Query::into_inner)
         .map_err(|error| match error {
@@ -199,7 +201,7 @@ fn parse_query<T: serde::de::DeserializeOwned>(request: &HttpRequest) -> Result<
         })
 }
 
-fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     match value {
         Some(text) if text.contains('\0') => {
             Err(Problem::bad_request(format!("{name} contains U+0000")))
@@ -208,7 +210,7 @@ fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     }
 }
 
-fn time(name: &str, value: Option<String>) -> Result<Option<DateTime<Utc>>, Problem> {
+pub(super) fn time(name: &str, value: Option<String>) -> Result<Option<DateTime<Utc>>, Problem> {
     value
         .map(|text| {
             // A plus that was not percent-encoded arrives as a space.
@@ -225,7 +227,7 @@ fn time(name: &str, value: Option<String>) -> Result<Option<DateTime<Utc>>, Prob
 }
 
 /// The store's failures are never the reader's.
-fn unreadable(error: &StoreError) -> Problem {
+pub(super) fn unreadable(error: &StoreError) -> Problem {
     tracing::error!(kind = error.kind().as_str(), %error, "query failed");
     if error.kind() == ErrorKind::Transient {
         return Problem::unavailable(

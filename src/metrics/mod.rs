@@ -111,8 +111,12 @@ metrics! {
     duplicate: IntCounter = "eclusa_events_duplicate_total" [] &[];
     /// Events whose id the log already had, with other content; the first one stays.
     conflicting: IntCounter = "eclusa_events_conflicting_total" [] &[];
-    /// Events and messages put on the dead-letter queue, by cause.
+    /// Events and messages put aside as dead letters, by cause.
     dead_lettered: IntCounterVec = "eclusa_events_dead_lettered_total" ["cause"] &[];
+    /// Dead letters in the table that were not replayed, as of the last look.
+    dead_letters: IntGauge = "eclusa_dead_letters" [] &[];
+    /// Dead letters sent through the flow again.
+    dead_letters_replayed: IntCounter = "eclusa_dead_letters_replayed_total" [] &[];
     /// Events not taken at a door, by reason.
     refused: IntCounterVec = "eclusa_events_refused_total" ["reason"] &[];
     /// Events published again to be tried later.

@@ -134,7 +134,13 @@ impl StoreError {
     ) -> Self {
         let kind = kind_of_diesel(&error, of_message);
         if kind == ErrorKind::Poison {
-            let reason = without_quotes(&error.to_string());
+            let text = error.to_string();
+            // What stands behind these words is a name of the schema, not a value.
+            let reason = if text.contains("constraint failed: ") {
+                text
+            } else {
+                without_quotes(&text)
+            };
             return Self::new(kind, format!("{database} refuses the data: {reason}"));
         }
         Self::new(kind, format!("{database}: {error}")).with_source(error)
@@ -154,7 +160,18 @@ impl From<tokio_postgres::Error> for StoreError {
         let code = db.code().code().to_owned();
         let kind = kind_of_sqlstate(&code);
         let mut sorted = if kind == ErrorKind::Poison {
-            let reason = without_quotes(db.message());
+            // Values are quoted in the message, so only its beginning is kept; names of the schema
+            // come in fields of their own, and without them nobody would know what to mend.
+            let mut reason = without_quotes(db.message());
+            for (what, name) in [
+                ("table", db.table()),
+                ("column", db.column()),
+                ("constraint", db.constraint()),
+            ] {
+                if let Some(name) = name {
+                    reason.push_str(&format!(", {what} {name}"));
+                }
+            }
             Self::new(
                 kind,
                 format!("PostgreSQL refuses the data: {reason} (SQLSTATE {code})"),

@@ -4,6 +4,7 @@
 
 pub mod compatibility;
 pub mod content;
+pub mod dead_letters;
 pub mod error;
 mod outcomes;
 pub mod postgres;
@@ -16,6 +17,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use dead_letters::DeadLetterStore;
 pub use error::{ErrorKind, StoreError};
 
 /// What became of one row of a batch.
@@ -134,3 +136,8 @@ pub trait EventStore: Send + Sync {
         self.ping().await
     }
 }
+
+/// A store with every capability. The doors and actors take the capability they need.
+pub trait Store: EventStore + DeadLetterStore {}
+
+impl<T: EventStore + DeadLetterStore> Store for T {}

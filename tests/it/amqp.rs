@@ -169,7 +169,8 @@ connection.close()
 
 #[tokio::test]
 async fn what_is_no_event_is_dead_lettered_with_its_bytes_and_harms_nobody() {
-    let bench = bench(&[]).await;
+    // This test is the one that reads the queue.
+    let bench = bench(&[("dead_letters.project", json!(false))]).await;
     let good = r#"{"eventType":"t","userId":"u"}"#;
     let items = format!(r#"[{good}, {{"eventType":7}}, {good}]"#);
     publish(&bench.vhost, "eclusa.events", "", b"\xff\x00nonsense", None).await;
@@ -259,6 +260,20 @@ async fn a_deleted_queue_is_declared_and_consumed_again() {
         .queue_delete("eclusa.events".into(), Default::default())
         .await
         .unwrap();
+    // Nobody posts: the consumer alone has to notice.
+    eventually(SOON, "the queue is consumed again", async || {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let channel = connection.create_channel().await.ok()?;
+        let queue = channel
+            .queue_declare("eclusa.events".into(), passive, FieldTable::default())
+            .await
+            .ok()?;
+        (queue.consumer_count() == 1).then_some(())
+    })
+    .await;
     let event = json!({"id": "after", "userId": "u", "eventType": "t"});
     eventually(SOON, "an event is taken again", async || {
         (bench.app.post("/v1/events", &event).await.status() == 202).then_some(())

@@ -1,6 +1,7 @@
 //! What every store promises, run against each of them.
 
 mod following;
+mod letters;
 mod listing;
 mod postgres;
 mod sqlite;
@@ -123,4 +124,11 @@ contract! {
     following::a_follower_sees_each_event_once_in_order,
     following::from_now_on_leaves_out_what_was_before,
     following::a_filtered_follower_moves_on_over_the_rest,
+    letters::a_letter_comes_back_whole,
+    letters::texts_no_store_takes_are_mended_and_bytes_are_not,
+    letters::the_same_failure_is_kept_once_and_another_is_history,
+    letters::one_that_failed_again_meanwhile_stays_dead,
+    letters::pages_visit_each_letter_once,
+    letters::letters_are_chosen_counted_and_purged,
+    letters::burials_at_once_agree,
 }

@@ -1,7 +1,7 @@
 //! `eclusa events count`
 
-use super::{FilterArgs, table};
-use crate::cli::output;
+use super::FilterArgs;
+use crate::cli::{output, table};
 use crate::config::Settings;
 use crate::store::CountBy;
 use clap::{Args, ValueEnum};

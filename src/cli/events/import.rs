@@ -5,7 +5,7 @@ use super::remote::{Remote, Taken};
 use crate::actors::batch_accumulator::Push;
 use crate::app::embedded_lock::{EmbeddedLock, Holder};
 use crate::app::flow::Flow;
-use crate::config::{LiveSettings, Mode, Settings, Sources};
+use crate::config::{LiveSettings, Mode, Settings};
 use crate::event::{Event, Outcome, request};
 use crate::supervision::Backoff;
 use anyhow::{Context as _, bail};
@@ -118,8 +118,9 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
                 let taken: Taken = taken?;
                 total.stored += taken.stored;
                 total.duplicate += taken.duplicate;
+                total.dead += taken.dead;
                 bar.set_position(lines.consumed());
-                let done = total.stored + total.duplicate;
+                let done = total.stored + total.duplicate + total.dead;
                 let rate = done as f64 / began.elapsed().as_secs_f64().max(0.001);
                 bar.set_message(format!("{done} events, {rate:.0}/s"));
             }
@@ -137,7 +138,13 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
         "{} stored, {} already there, {bad} bad lines in {seconds:.1} s",
         total.stored, total.duplicate
     );
-    Ok(if bad == 0 {
+    if total.dead > 0 {
+        println!(
+            "{} refused by the store and put aside; see eclusa dlq list",
+            total.dead
+        );
+    }
+    Ok(if bad == 0 && total.dead == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -174,12 +181,8 @@ async fn target(settings: Settings, args: &ImportArgs) -> anyhow::Result<Target>
 }
 
 /// The settings with the broker left out and batches of an import's size.
-fn direct(mut settings: Settings) -> anyhow::Result<Settings> {
-    if settings.mode() == Mode::Full {
-        let defaults = Sources::from_text("").load()?;
-        settings.broker = defaults.broker;
-        settings.set_mode(Mode::Database);
-    }
+fn direct(settings: Settings) -> anyhow::Result<Settings> {
+    let mut settings = crate::cli::direct(settings)?;
     settings.batch.max_events = settings.batch.max_events.max(CHUNK);
     Ok(settings)
 }
@@ -229,9 +232,7 @@ async fn write(flow: &Flow, events: Vec<Event>) -> anyhow::Result<Option<Taken>>
         match outcome {
             Outcome::Stored => taken.stored += 1,
             Outcome::Duplicate => taken.duplicate += 1,
-            Outcome::Refused(crate::event::outcome::Refusal::Rejected) => {
-                bail!("the store refuses an event for good; the log above says which and why")
-            }
+            Outcome::DeadLettered(_) => taken.dead += 1,
             _ => return Ok(None),
         }
     }

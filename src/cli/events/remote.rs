@@ -24,6 +24,8 @@ pub struct Taken {
     pub stored: u64,
     /// Events it had already.
     pub duplicate: u64,
+    /// Events that the store refuses, which are dead letters now.
+    pub dead: u64,
 }
 
 /// An event as a caller sends it. The payload goes as it stands: read into numbers and written
@@ -103,12 +105,15 @@ impl Remote {
             StatusCode::ACCEPTED => {
                 let answer: Answer =
                     serde_json::from_slice(&body).context("the server's answer is not Eclusa's")?;
-                let duplicate = answer.items.iter().filter(|i| i.status == "duplicate");
-                let duplicate = duplicate.count() as u64;
-                Ok(Some(Taken {
-                    stored: answer.items.len() as u64 - duplicate,
-                    duplicate,
-                }))
+                let mut taken = Taken::default();
+                for item in answer.items {
+                    match item.status.as_str() {
+                        "duplicate" => taken.duplicate += 1,
+                        "deadLettered" => taken.dead += 1,
+                        _ => taken.stored += 1,
+                    }
+                }
+                Ok(Some(taken))
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Ok(None),
             status => bail!(

@@ -1,7 +1,7 @@
 //! `eclusa events tail`
 
-use super::{FilterArgs, table};
-use crate::cli::output;
+use super::FilterArgs;
+use crate::cli::{output, table};
 use crate::config::Settings;
 use crate::event::StoredEvent;
 use crate::store::EventStore;

@@ -3,6 +3,8 @@
 //! Writes go through `tokio-postgres` (`write`), because their errors decide the fate of a batch
 //! and diesel-async hides the SQLSTATE; queries go through diesel (`read`).
 
+mod letters_read;
+mod letters_write;
 mod migrate;
 mod options;
 mod partitions;
@@ -17,9 +19,12 @@ pub use migrate::migrate;
 pub use options::PostgresOptions;
 
 use super::compatibility::Schema;
+use super::dead_letters::{
+    DeadLetter, LetterFilter, LetterOrder, LetterPosition, LetterSummary, Replayed,
+};
 use super::{
-    Count, CountBy, ErrorKind, EventFilter, EventStore, Page, RowOutcome, StoreError, TailPosition,
-    outcomes,
+    Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page, RowOutcome,
+    StoreError, TailPosition, outcomes,
 };
 use crate::event::{Rows, StoredEvent};
 use async_trait::async_trait;
@@ -148,9 +153,14 @@ impl EventStore for PostgresStore {
 
     async fn canary(&self) -> Result<(), StoreError> {
         const LIMIT: Duration = Duration::from_secs(5);
+        // Into the log itself, since a lock on it stops every event alike, and never committed.
+        const ROW: &str = "INSERT INTO user_interactions \
+            (event_id, bucket, source, producer, event_type) \
+            VALUES (gen_random_uuid(), '0001-01-01', 'canary', 'eclusa', 'eclusa.canary')";
         let write = self.pools.write(async |client| {
-            let touch = "UPDATE eclusa_schema SET version = version";
-            client.execute(touch, &[]).await?;
+            let transaction = client.transaction().await?;
+            transaction.execute(ROW, &[]).await?;
+            transaction.rollback().await?;
             Ok(())
         });
         match tokio::time::timeout(LIMIT, write).await {
@@ -167,5 +177,52 @@ impl EventStore for PostgresStore {
             ErrorKind::Operator,
             "PostgreSQL is read-only (a replica, or default_transaction_read_only)",
         ))
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for PostgresStore {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<u64, StoreError> {
+        self.pools
+            .write(async |client| letters_write::bury(client, letters).await)
+            .await
+    }
+
+    async fn get_letter(&self, id: Uuid) -> Result<Option<DeadLetter>, StoreError> {
+        self.pools
+            .read(async |connection| letters_read::get(connection, id).await)
+            .await
+    }
+
+    async fn list_letters(
+        &self,
+        filter: &LetterFilter,
+        order: LetterOrder,
+        after: Option<LetterPosition>,
+        limit: usize,
+    ) -> Result<Vec<LetterSummary>, StoreError> {
+        self.pools
+            .read(async |connection| {
+                letters_read::list(connection, filter, order, after, limit).await
+            })
+            .await
+    }
+
+    async fn count_letters(&self, filter: &LetterFilter) -> Result<u64, StoreError> {
+        self.pools
+            .read(async |connection| letters_read::count(connection, filter).await)
+            .await
+    }
+
+    async fn mark_replayed(&self, letters: Vec<Replayed>) -> Result<(), StoreError> {
+        self.pools
+            .write(async |client| letters_write::mark_replayed(client, &letters).await)
+            .await
+    }
+
+    async fn purge_letters(&self, filter: &LetterFilter, limit: usize) -> Result<u64, StoreError> {
+        self.pools
+            .write(async |client| letters_write::purge(client, filter, limit).await)
+            .await
     }
 }

@@ -15,6 +15,14 @@ use uuid::Uuid;
 #[derive(Debug, FromSqlRow)]
 pub(super) struct Payload(Box<RawValue>);
 
+impl Payload {
+    /// The value it spells.
+    pub(super) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, diesel::result::Error> {
+        serde_json::from_str(self.0.get())
+            .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))
+    }
+}
+
 impl FromSql<Jsonb, Pg> for Payload {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         let Some((1, text)) = value.as_bytes().split_first() else {

@@ -26,3 +26,27 @@ diesel::table! {
         oldest_compatible -> Integer,
     }
 }
+
+diesel::table! {
+    dead_letters (id) {
+        id -> Uuid,
+        state -> Text,
+        created_at -> Timestamptz,
+        failed_at -> Timestamptz,
+        replayed_at -> Nullable<Timestamptz>,
+        replays -> Integer,
+        attempts -> Integer,
+        frame -> Bool,
+        cause -> Text,
+        error -> Text,
+        sqlstate -> Nullable<Text>,
+        origin -> Text,
+        event_id -> Nullable<Uuid>,
+        event_type -> Nullable<Text>,
+        content_type -> Nullable<Text>,
+        message_id -> Nullable<Text>,
+        body -> Bytea,
+        headers -> Jsonb,
+        history -> Jsonb,
+    }
+}

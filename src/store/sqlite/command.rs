@@ -1,8 +1,9 @@
 //! What the writer's thread can be asked to do.
 
 use super::connection::Failure;
-use super::write;
+use super::{letters_write, write};
 use crate::event::Rows;
+use crate::store::dead_letters::{DeadLetter, LetterFilter, Replayed};
 use crate::store::{ErrorKind, RowOutcome, StoreError};
 use diesel::{Connection, SqliteConnection};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +26,29 @@ pub(super) enum Command {
         /// Who waits.
         reply: Reply<Vec<RowOutcome>>,
     },
+    /// [`DeadLetterStore::bury`](crate::store::DeadLetterStore::bury).
+    Bury {
+        /// What to keep.
+        letters: Vec<DeadLetter>,
+        /// Who waits.
+        reply: Reply<u64>,
+    },
+    /// [`DeadLetterStore::mark_replayed`](crate::store::DeadLetterStore::mark_replayed).
+    MarkReplayed {
+        /// Which, and as they were read.
+        letters: Vec<Replayed>,
+        /// Who waits.
+        reply: Reply<()>,
+    },
+    /// [`DeadLetterStore::purge_letters`](crate::store::DeadLetterStore::purge_letters).
+    PurgeLetters {
+        /// Which.
+        filter: LetterFilter,
+        /// Most of them.
+        limit: usize,
+        /// Who waits.
+        reply: Reply<u64>,
+    },
     /// Crashes, to show that the thread outlives it.
     #[cfg(test)]
     Panic {
@@ -38,6 +62,9 @@ impl Command {
     pub(super) fn weight(&self) -> usize {
         match self {
             Command::WriteEvents { rows, .. } => rows.len(),
+            Command::Bury { letters, .. } => letters.len(),
+            Command::MarkReplayed { letters, .. } => letters.len(),
+            Command::PurgeLetters { limit, .. } => *limit,
             #[cfg(test)]
             Command::Panic { .. } => 1,
         }
@@ -49,6 +76,28 @@ impl Command {
         match self {
             Command::WriteEvents { rows, reply } => {
                 let result = savepoint(connection, |connection| write::insert(connection, &rows));
+                answer(reply, result)
+            }
+            Command::Bury { letters, reply } => {
+                let result = savepoint(connection, |connection| {
+                    letters_write::bury(connection, letters)
+                });
+                answer(reply, result)
+            }
+            Command::MarkReplayed { letters, reply } => {
+                let result = savepoint(connection, |connection| {
+                    letters_write::mark_replayed(connection, &letters)
+                });
+                answer(reply, result)
+            }
+            Command::PurgeLetters {
+                filter,
+                limit,
+                reply,
+            } => {
+                let result = savepoint(connection, |connection| {
+                    letters_write::purge(connection, &filter, limit)
+                });
                 answer(reply, result)
             }
             #[cfg(test)]
@@ -63,6 +112,10 @@ impl Command {
     pub(super) fn refuse(self, error: StoreError) {
         match self {
             Command::WriteEvents { reply, .. } => answer(reply, Ok(Vec::new()))(Err(error)),
+            Command::Bury { reply, .. } | Command::PurgeLetters { reply, .. } => {
+                answer(reply, Ok(0))(Err(error))
+            }
+            Command::MarkReplayed { reply, .. } => answer(reply, Ok(()))(Err(error)),
             #[cfg(test)]
             Command::Panic { reply } => answer(reply, Ok(()))(Err(error)),
         }

@@ -5,6 +5,8 @@
 
 mod command;
 mod connection;
+mod letters_read;
+mod letters_write;
 mod migrate;
 mod read;
 mod readers;
@@ -16,7 +18,13 @@ mod writer;
 pub use migrate::migrate;
 
 use super::compatibility::Schema;
-use super::{Count, CountBy, EventFilter, EventStore, Page, RowOutcome, StoreError, TailPosition};
+use super::dead_letters::{
+    DeadLetter, LetterFilter, LetterOrder, LetterPosition, LetterSummary, Replayed,
+};
+use super::{
+    Count, CountBy, DeadLetterStore, EventFilter, EventStore, Page, RowOutcome, StoreError,
+    TailPosition,
+};
 use crate::event::{Rows, StoredEvent};
 use async_trait::async_trait;
 use command::Command;
@@ -136,5 +144,61 @@ impl EventStore for SqliteStore {
         }
         let schema = self.readers.read(|c| Ok(migrate::read_schema(c)?)).await?;
         schema.map(|_| ()).ok_or_else(Schema::missing)
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for SqliteStore {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<u64, StoreError> {
+        self.writer
+            .ask(|reply| Command::Bury { letters, reply })
+            .await
+    }
+
+    async fn get_letter(&self, id: Uuid) -> Result<Option<DeadLetter>, StoreError> {
+        self.readers
+            .read(move |connection| Ok(letters_read::get(connection, id)?))
+            .await
+    }
+
+    async fn list_letters(
+        &self,
+        filter: &LetterFilter,
+        order: LetterOrder,
+        after: Option<LetterPosition>,
+        limit: usize,
+    ) -> Result<Vec<LetterSummary>, StoreError> {
+        let filter = filter.clone();
+        self.readers
+            .read(move |connection| {
+                Ok(letters_read::list(
+                    connection, &filter, order, after, limit,
+                )?)
+            })
+            .await
+    }
+
+    async fn count_letters(&self, filter: &LetterFilter) -> Result<u64, StoreError> {
+        let filter = filter.clone();
+        self.readers
+            .read(move |connection| Ok(letters_read::count(connection, &filter)?))
+            .await
+    }
+
+    async fn mark_replayed(&self, letters: Vec<Replayed>) -> Result<(), StoreError> {
+        self.writer
+            .ask(|reply| Command::MarkReplayed { letters, reply })
+            .await
+    }
+
+    async fn purge_letters(&self, filter: &LetterFilter, limit: usize) -> Result<u64, StoreError> {
+        let filter = filter.clone();
+        self.writer
+            .ask(|reply| Command::PurgeLetters {
+                filter,
+                limit,
+                reply,
+            })
+            .await
     }
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 /// A time, kept as microseconds since 1970.
 #[derive(Debug, FromSqlRow)]
-pub(super) struct Micros(DateTime<Utc>);
+pub(super) struct Micros(pub(super) DateTime<Utc>);
 
 impl FromSql<BigInt, Sqlite> for Micros {
     fn from_sql(value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
@@ -23,7 +23,7 @@ impl FromSql<BigInt, Sqlite> for Micros {
 
 /// An id, kept as its sixteen bytes.
 #[derive(Debug, FromSqlRow)]
-pub(super) struct Id(Uuid);
+pub(super) struct Id(pub(super) Uuid);
 
 impl FromSql<Binary, Sqlite> for Id {
     fn from_sql(value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
@@ -35,6 +35,14 @@ impl FromSql<Binary, Sqlite> for Id {
 /// A payload, kept as its text.
 #[derive(Debug, FromSqlRow)]
 pub(super) struct Payload(Box<RawValue>);
+
+impl Payload {
+    /// The value it spells.
+    pub(super) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, diesel::result::Error> {
+        serde_json::from_str(self.0.get())
+            .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))
+    }
+}
 
 impl FromSql<Text, Sqlite> for Payload {
     fn from_sql(value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {

@@ -24,3 +24,27 @@ diesel::table! {
         oldest_compatible -> Integer,
     }
 }
+
+diesel::table! {
+    dead_letters (id) {
+        id -> Binary,
+        state -> Text,
+        created_at -> BigInt,
+        failed_at -> BigInt,
+        replayed_at -> Nullable<BigInt>,
+        replays -> Integer,
+        attempts -> Integer,
+        frame -> Bool,
+        cause -> Text,
+        error -> Text,
+        sqlstate -> Nullable<Text>,
+        origin -> Text,
+        event_id -> Nullable<Binary>,
+        event_type -> Nullable<Text>,
+        content_type -> Nullable<Text>,
+        message_id -> Nullable<Text>,
+        body -> Binary,
+        headers -> Text,
+        history -> Text,
+    }
+}

@@ -1,0 +1,67 @@
+//! `eclusa dlq purge`
+
+use super::{FilterArgs, Place, ServerArgs, progress_bar};
+use crate::config::Settings;
+use crate::retry::purge::purge;
+use crate::store::DeadLetterStore;
+use crate::store::dead_letters::LetterFilter;
+use anyhow::bail;
+use clap::Args;
+use std::process::ExitCode;
+use uuid::Uuid;
+
+/// Options of `purge`.
+#[derive(Args)]
+pub struct PurgeArgs {
+    /// Only these letters
+    ids: Vec<Uuid>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// All of them, whatever their state
+    #[arg(long)]
+    all: bool,
+    /// At most so many, oldest first
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    limit: Option<u64>,
+    /// Say how many would be deleted, and delete none
+    #[arg(long)]
+    dry_run: bool,
+    /// Delete without asking; it never asks, it refuses without this
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Deletes, and says how many.
+pub async fn run(settings: Settings, args: PurgeArgs) -> anyhow::Result<ExitCode> {
+    let filter = args.filter.filter(&args.ids);
+    if filter == LetterFilter::default() && !args.all {
+        bail!(
+            "say which letters to delete: ids, --cause, --type, --from, --to or --state; or --all"
+        );
+    }
+    if !args.yes && !args.dry_run {
+        bail!("this deletes dead letters for good; look with --dry-run, then give --yes");
+    }
+    let limit = args.limit.unwrap_or(u64::MAX);
+    if args.dry_run {
+        let store = super::open_for_reading(&settings).await?;
+        let matching = store.count_letters(&filter).await?;
+        println!("{} would be deleted", matching.min(limit));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let purged = match args.server.place(&settings)? {
+        Place::There(server) => server.purge(&filter, limit).await?,
+        Place::Here(_lock) => {
+            let store = crate::app::store::open(&settings).await?;
+            let bar = progress_bar(store.count_letters(&filter).await?.min(limit));
+            let store: &dyn DeadLetterStore = &*store;
+            let purged = purge(store, &filter, limit, |purged| bar.set_position(purged)).await?;
+            bar.finish_and_clear();
+            purged
+        }
+    };
+    println!("{purged} deleted");
+    Ok(ExitCode::SUCCESS)
+}
