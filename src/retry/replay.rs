@@ -9,6 +9,7 @@ use super::contents;
 use crate::actors::BatchAccumulator;
 use crate::actors::batch_accumulator::Push;
 use crate::broker::Publisher;
+use crate::broker::message::Contents;
 use crate::config::{LiveSettings, Settings};
 use crate::event::outcome::Refusal;
 use crate::event::{Event, Outcome, frame, request};
@@ -24,6 +25,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -220,7 +222,7 @@ impl Replayer {
         dry_run: bool,
         report: &mut Report,
     ) -> Result<(), String> {
-        let fates = join_all(page.iter().map(|letter| self.one(letter, dry_run))).await;
+        let fates = self.send(page, dry_run).await;
         failpoint::hit("replay.after_send");
         let marks: Vec<Replayed> = page
             .iter()
@@ -262,36 +264,67 @@ impl Replayer {
         stop
     }
 
-    async fn one(&self, summary: &LetterSummary, dry_run: bool) -> Fate {
-        let letter = match self.letters.get_letter(summary.id).await {
-            Ok(Some(letter)) => letter,
-            Ok(None) => return Fate::Gone,
-            Err(error) => return Fate::NotNow(error.to_string()),
+    /// Reads the letters and sends their events. Of an array that holds events and others, the
+    /// events are sent; the letter stays for the rest.
+    async fn send(&self, page: &[LetterSummary], dry_run: bool) -> Vec<Fate> {
+        let read = join_all(page.iter().map(|letter| self.read(letter.id))).await;
+        let mut fates = Vec::with_capacity(page.len());
+        let mut letters = Vec::new();
+        for (place, (letter, read)) in page.iter().zip(read).enumerate() {
+            match read {
+                Err(fate) => fates.push(fate),
+                Ok(contents) => {
+                    let bad: Vec<String> = contents.bad.into_iter().map(|bad| bad.error).collect();
+                    fates.push(if bad.is_empty() {
+                        Fate::Sent
+                    } else {
+                        Fate::Unreadable(bad.join("; "))
+                    });
+                    if !contents.events.is_empty() {
+                        letters.push((place, letter.id, contents.events));
+                    }
+                }
+            }
+        }
+        if dry_run {
+            return fates;
+        }
+        let places: Vec<usize> = letters.iter().map(|(place, ..)| *place).collect();
+        let sent = match &self.way {
+            Way::Direct(accumulator) => {
+                let letters = letters.into_iter().map(|(_, id, events)| (id, events));
+                self.write(accumulator, letters.collect()).await
+            }
+            Way::Queue(publisher) => {
+                let publishing = letters
+                    .iter()
+                    .map(|(_, id, events)| self.publish(publisher, *id, events));
+                join_all(publishing).await
+            }
         };
-        let settings: Arc<Settings> = Arc::clone(&self.settings.get());
-        let read = contents::read_again(&letter, &settings);
-        let unreadable = (!read.bad.is_empty()).then(|| {
-            let reasons: Vec<String> = read.bad.into_iter().map(|bad| bad.error).collect();
-            Fate::Unreadable(reasons.join("; "))
-        });
-        // Of an array that holds both, the events are sent; the letter stays for the rest.
-        let sent = match (read.events.is_empty(), dry_run) {
-            (false, false) => self.send(letter.id, read.events).await,
-            _ => Fate::Sent,
-        };
-        match (sent, unreadable) {
-            (Fate::Sent, Some(unreadable)) => unreadable,
-            (sent, _) => sent,
+        for (place, sent) in places.into_iter().zip(sent) {
+            if let Some(fate) = fates.get_mut(place)
+                && !(matches!(sent, Fate::Sent) && matches!(fate, Fate::Unreadable(_)))
+            {
+                *fate = sent;
+            }
+        }
+        fates
+    }
+
+    /// Reads a letter again.
+    async fn read(&self, id: Uuid) -> Result<Contents, Fate> {
+        match self.letters.get_letter(id).await {
+            Ok(Some(letter)) => {
+                let settings: Arc<Settings> = Arc::clone(&self.settings.get());
+                Ok(contents::read_again(&letter, &settings))
+            }
+            Ok(None) => Err(Fate::Gone),
+            Err(error) => Err(Fate::NotNow(error.to_string())),
         }
     }
 
-    async fn send(&self, letter: Uuid, events: Vec<Event>) -> Fate {
-        match &self.way {
-            Way::Direct(accumulator) => self.write(accumulator, letter, events).await,
-            Way::Queue(publisher) => self.publish(publisher, letter, &events).await,
-        }
-    }
-
+    /// Publishes a letter's events as one frame.
     async fn publish(&self, publisher: &Publisher, letter: Uuid, events: &[Event]) -> Fate {
         let mut encoder = frame::Encoder::default();
         for event in events {
@@ -316,39 +349,46 @@ impl Replayer {
         }
     }
 
+    /// Writes the events of all letters of a chunk, handed over together so that they keep their
+    /// order.
     async fn write(
         &self,
         accumulator: &Mailbox<BatchAccumulator>,
-        letter: Uuid,
-        events: Vec<Event>,
-    ) -> Fate {
-        let weight = events.iter().map(Event::weight).sum();
-        let permit = self.budget.take(weight);
-        let accounts = self.metrics.ledgers.intake.clone();
-        let (mut deliveries, outcomes) = request::open(events, accounts, permit);
-        for delivery in &mut deliveries {
-            delivery.letter = Some(letter);
+        letters: Vec<(Uuid, Vec<Event>)>,
+    ) -> Vec<Fate> {
+        let mut all = Vec::new();
+        let mut answers = Vec::with_capacity(letters.len());
+        for (letter, events) in letters {
+            let weight = events.iter().map(Event::weight).sum();
+            let accounts = self.metrics.ledgers.intake.clone();
+            let (deliveries, answer) = request::open(events, accounts, self.budget.take(weight));
+            all.extend(deliveries.into_iter().map(|mut delivery| {
+                delivery.letter = Some(letter);
+                delivery
+            }));
+            answers.push(answer);
         }
-        // If the accumulator crashes over the message, the tickets in it answer.
-        let _ = accumulator.send(Push(deliveries)).await;
-        let outcomes = outcomes.await.unwrap_or_default();
-        let mut fate = Fate::Sent;
-        if outcomes.is_empty() {
-            return Fate::NotNow("the flow has lost it".to_owned());
+        if !all.is_empty() {
+            // If the accumulator crashes over the message, the tickets in it answer.
+            let _ = accumulator.send(Push(all)).await;
         }
-        for outcome in outcomes {
-            match outcome {
-                Outcome::DeadLettered(cause) => {
-                    fate = Fate::FailedAgain(format!("failed again: {}", cause.as_str()));
-                }
-                other if !other.is_durable() => {
-                    return Fate::NotNow("the store cannot be written now".to_owned());
-                }
-                _ => {}
-            }
-        }
-        fate
+        join_all(answers.into_iter().map(async |answer| fate(answer.await))).await
     }
+}
+
+/// What became of a letter, from what became of its events.
+fn fate(outcomes: Result<Vec<Outcome>, RecvError>) -> Fate {
+    let outcomes = outcomes.unwrap_or_else(|_| vec![Outcome::Returned]);
+    let mut fate = Fate::Sent;
+    for outcome in outcomes {
+        if !outcome.is_durable() {
+            return Fate::NotNow("the store cannot be written now".to_owned());
+        }
+        if let Outcome::DeadLettered(cause) = outcome {
+            fate = Fate::FailedAgain(format!("failed again: {}", cause.as_str()));
+        }
+    }
+    fate
 }
 
 /// Letters in the next chunk: no more than a second's worth.

@@ -17,6 +17,7 @@
 mod amqp;
 mod batching;
 mod cli;
+mod dead_letters;
 mod full_mode;
 mod harness;
 mod harness_works;

@@ -21,7 +21,7 @@ mod scope;
 mod settings;
 mod wait;
 
-pub use app::App;
+pub use app::{App, AppBuilder};
 pub use metrics::Metrics;
 pub use ports::free_port;
 pub use postgres::{Postgres, connect};
