@@ -16,7 +16,10 @@
 
 mod amqp;
 mod batching;
+mod chaos;
+mod chaos_minute;
 mod cli;
+mod faults;
 mod full_mode;
 mod harness;
 mod harness_works;

@@ -1,0 +1,9 @@
+//! Every fault that Eclusa is to survive, one at a time, under load, checked with the model.
+
+mod broker;
+mod clients;
+mod disk;
+mod poison;
+mod process;
+mod rig;
+mod store;
