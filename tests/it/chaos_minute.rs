@@ -8,7 +8,10 @@ use crate::chaos::{Mode, Plan, Verdict, run};
 #[tokio::test]
 async fn a_minute_of_chaos_loses_doubles_and_alters_nothing() {
     for (mode, seconds) in [(Mode::Full, 30), (Mode::Database, 15), (Mode::Embedded, 15)] {
-        let report = run(&Plan::new(mode, Duration::from_secs(seconds), 20_260)).await;
+        let mut plan = Plan::new(mode, Duration::from_secs(seconds), 20_260);
+        plan.pause = Duration::from_millis(300);
+        plan.harm = Duration::from_secs(1);
+        let report = run(&plan).await;
         println!("{report}");
         assert_eq!(report.verdict(), Verdict::Passed, "{mode}");
     }

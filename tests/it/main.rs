@@ -28,5 +28,6 @@ mod http_hostile;
 mod isolation;
 mod panics;
 mod parsers;
+mod proxy_and_model;
 mod stopping;
 mod store_contract;

@@ -57,14 +57,16 @@ pub async fn run(plan: &Plan) -> Report {
         if !recovered || began.elapsed() >= plan.time {
             break;
         }
-        sleep(Duration::from_millis(random.random_range(0..plan.pause_ms))).await;
+        sleep(random.random_range(Duration::ZERO..plan.pause)).await;
         let strike = Strike::choose(&mut random, &world);
         println!(
             "{:>6.1} s  {:>8} taken  {strike}",
             began.elapsed().as_secs_f64(),
             load.taken()
         );
-        world.suffer(strike, &mut random, &mut tally).await;
+        let harm = random.random_range(Duration::ZERO..plan.harm);
+        let passes = random.random_range(0..30);
+        world.suffer(strike, harm, passes, &mut tally).await;
         watch.follow(&world);
     }
     let offering = began.elapsed();

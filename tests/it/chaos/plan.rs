@@ -18,7 +18,9 @@ pub struct Plan {
     pub time: Duration,
     pub seed: u64,
     /// Longest pause before a strike, beside the wait for recovery.
-    pub pause_ms: u64,
+    pub pause: Duration,
+    /// Longest time for which something is dead, stopped or cut off.
+    pub harm: Duration,
 }
 
 impl Plan {
@@ -27,7 +29,8 @@ impl Plan {
             mode,
             time,
             seed,
-            pause_ms: 3_000,
+            pause: Duration::from_secs(2),
+            harm: Duration::from_secs(5),
         }
     }
 }

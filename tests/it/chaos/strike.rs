@@ -11,8 +11,6 @@ use tokio::time::sleep;
 use super::world::World;
 use crate::harness::{Direction, Moment, Proxy};
 
-const LONGEST_KILLED_MS: u64 = 2_000;
-const LONGEST_PAUSED_MS: u64 = 5_000;
 /// For a failpoint or a pattern to be passed; if it is not, the strike came to nothing.
 const PASSING: Duration = Duration::from_secs(8);
 
@@ -103,7 +101,6 @@ impl Strike {
             (4, Self::Reset(net)),
             (2, Self::Swallow(net, way)),
             (1, Self::Delay(net)),
-            // Clients send what they send; the pattern may pass in either direction only inside.
             (4, Self::CutAt(net, Direction::Up, moment)),
         ]);
         let chosen = strikes.choose_weighted(random, |(weight, _)| *weight);
@@ -118,23 +115,21 @@ impl fmt::Display for Strike {
 }
 
 impl World {
-    /// One strike, from its beginning to the end of its cause.
-    pub async fn suffer(&mut self, strike: Strike, random: &mut StdRng, tally: &mut Tally) {
-        let mut within = |longest| Duration::from_millis(random.random_range(0..longest));
-        let (dead, stopped) = (within(LONGEST_KILLED_MS), within(LONGEST_PAUSED_MS));
-        let passes = random.random_range(0..30);
+    /// One strike, from its beginning to the end of its cause, which lasts for `harm`. A failpoint
+    /// is passed so often before it strikes.
+    pub async fn suffer(&mut self, strike: Strike, harm: Duration, passes: u32, tally: &mut Tally) {
         self.revive(tally).await;
         match strike {
             Strike::KillApp(app) => {
                 self.apps[app].kill9();
                 tally.kills += 1;
-                sleep(dead).await;
+                sleep(harm).await;
                 self.apps[app].spawn_again();
             }
             Strike::KillAppAt(app, point) => {
                 if self.arm(app, point, &format!("{passes}:1:kill")).await {
                     tally.kills += 1;
-                    sleep(dead).await;
+                    sleep(harm).await;
                     self.apps[app].spawn_again();
                 }
             }
@@ -146,7 +141,7 @@ impl World {
             Strike::KillPostgres => {
                 self.postgres.as_mut().expect("chosen").0.kill9();
                 tally.kills += 1;
-                sleep(dead).await;
+                sleep(harm).await;
                 self.postgres
                     .as_mut()
                     .expect("chosen")
@@ -157,7 +152,7 @@ impl World {
             Strike::KillRabbitMq => {
                 self.rabbitmq.as_mut().expect("chosen").0.kill9().await;
                 tally.kills += 1;
-                sleep(dead).await;
+                sleep(harm).await;
                 self.rabbitmq
                     .as_mut()
                     .expect("chosen")
@@ -171,25 +166,25 @@ impl World {
                 rabbitmq.kill9().await;
                 postgres.kill9();
                 tally.kills += 2;
-                sleep(dead).await;
+                sleep(harm).await;
                 futures::join!(postgres.start_again(), rabbitmq.start_again());
             }
             Strike::StopApp(app) => {
                 self.apps[app].pause();
                 tally.stops += 1;
-                sleep(stopped).await;
+                sleep(harm).await;
                 self.apps[app].resume();
             }
             Strike::StopPostgres => {
                 self.postgres.as_mut().expect("chosen").0.pause();
                 tally.stops += 1;
-                sleep(stopped).await;
+                sleep(harm).await;
                 self.postgres.as_mut().expect("chosen").0.resume();
             }
             Strike::StopRabbitMq => {
                 self.rabbitmq.as_mut().expect("chosen").0.pause();
                 tally.stops += 1;
-                sleep(stopped).await;
+                sleep(harm).await;
                 self.rabbitmq.as_mut().expect("chosen").0.resume();
             }
             Strike::Cut(net) => tally.cuts += usize::from(self.net(net).cut() > 0),
@@ -208,14 +203,14 @@ impl World {
             Strike::Swallow(net, way) => {
                 let net = self.net(net);
                 net.drop_silently(way);
-                sleep(stopped).await;
+                sleep(harm).await;
                 tally.cuts += usize::from(net.open() > 0);
                 net.heal();
             }
             Strike::Delay(net) => {
                 let net = self.net(net);
                 net.delay(Duration::from_millis(20));
-                sleep(stopped).await;
+                sleep(harm).await;
                 net.heal();
             }
         }

@@ -1,5 +1,6 @@
 //! Every fault that Eclusa is to survive, one at a time, under load, checked with the model.
 
+mod books;
 mod broker;
 mod clients;
 mod disk;

@@ -1,6 +1,7 @@
 //! One Eclusa under load, its servers, and the networks between them.
 
 use std::ops::Deref;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -203,11 +204,22 @@ impl Rig {
         postgres.query(&self.database, sql, &[]).await[0].get(0)
     }
 
+    /// Every event is taken while this lasts: nothing is refused and nothing breaks off.
+    pub async fn assert_taken_all_along(&self) {
+        let counts = &self.load.counts;
+        let told_to_return = || (counts.refused.load(SeqCst), counts.broken.load(SeqCst));
+        // What was under way when the fault began may be told to come back.
+        self.flows().await;
+        let before = told_to_return();
+        self.load.taken_more(SOON, 2_000).await;
+        assert_eq!(before, told_to_return(), "refused, broken off");
+    }
+
     /// Ends the load, waits until every event is where it belongs, and says what is not.
     pub async fn settle(&self) -> Findings {
         self.load.stop(SOON * 2).await;
         let given_up = &self.load.counts.given_up;
-        let given_up = given_up.load(std::sync::atomic::Ordering::SeqCst);
+        let given_up = given_up.load(SeqCst);
         assert_eq!(given_up, 0, "a client gave up");
         assert_eq!(self.load.complaints(), Vec::<String>::new());
         eventually(SOON, "nothing is in flight", async || {

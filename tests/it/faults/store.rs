@@ -187,3 +187,16 @@ async fn a_pool_exhausted_by_readers_does_not_stop_the_writers() {
     }
     rig.settle().await.assert_all_rows();
 }
+
+/// The third demand, at a sixth of its length.
+#[tokio::test]
+async fn postgres_away_is_not_noticed_by_any_client_in_full_mode() {
+    let mut rig = Plan::full().own_postgres().start().await;
+    rig.postgres().pause();
+    rig.assert_taken_all_along().await;
+    rig.postgres().kill9();
+    rig.assert_taken_all_along().await;
+    rig.postgres().start_again().await;
+    rig.settle().await.assert_all_rows();
+    rig.assert_no_attempt_spent().await;
+}

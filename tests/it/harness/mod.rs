@@ -29,7 +29,7 @@ mod wait;
 pub use app::App;
 pub use load::{Counts, Load, LoadPlan, event};
 pub use metrics::Metrics;
-pub use model::{Findings, Log};
+pub use model::{Findings, Log, Model};
 pub use ports::free_port;
 pub use postgres::{Postgres, connect};
 pub use process::memory_of;

@@ -168,9 +168,11 @@ impl Model {
         if client.query(there, &[]).await.expect("tables").is_empty() {
             return;
         }
-        let sql = "SELECT event_id::text FROM dead_letters WHERE event_id IS NOT NULL";
+        // One that was sent again is where the event is now: a row, or dead again.
+        let sql = "SELECT event_id::text FROM dead_letters
+                   WHERE event_id IS NOT NULL AND state = 'dead'";
         for row in client.query(sql, &[]).await.expect("dead letters") {
-            reading.findings.dead.insert(row.get(0));
+            reading.dead(row.get(0));
         }
     }
 
@@ -196,6 +198,25 @@ impl Model {
                         data: &event["eventData"],
                     },
                 );
+            }
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let mut cursor = String::new();
+        loop {
+            let path = format!("{url}/v1/dead-letters?state=dead&limit=1000{cursor}");
+            let page = client.get(&path).send().await.expect("dead letters");
+            if page.status() == 404 {
+                return;
+            }
+            let page: Value = page.json().await.expect("dead letters");
+            let letters = page.as_object().expect("a page").values();
+            for letter in letters.filter_map(Value::as_array).flatten() {
+                if let Some(id) = letter["eventId"].as_str() {
+                    reading.dead(id.to_owned());
+                }
             }
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
@@ -239,6 +260,14 @@ struct Reading {
     findings: Findings,
     ids: HashSet<String>,
     event_ids: HashSet<Uuid>,
+}
+
+impl Reading {
+    fn dead(&mut self, event_id: String) {
+        if !self.findings.dead.insert(event_id.clone()) {
+            self.findings.doubled.push(event_id);
+        }
+    }
 }
 
 struct Row<'a> {
