@@ -3,6 +3,7 @@
 mod books;
 mod broker;
 mod clients;
+mod demands;
 mod disk;
 mod poison;
 mod process;
