@@ -16,8 +16,11 @@
 
 mod amqp;
 mod batching;
+mod chaos;
+mod chaos_minute;
 mod cli;
 mod dead_letters;
+mod faults;
 mod full_mode;
 mod harness;
 mod harness_works;
@@ -26,5 +29,6 @@ mod http_hostile;
 mod isolation;
 mod panics;
 mod parsers;
+mod proxy_and_model;
 mod stopping;
 mod store_contract;

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::{eventually, temp_dir};
 
 const START: Duration = Duration::from_secs(30);
+const FAILPOINT: Duration = Duration::from_secs(5);
 const LINES_SHOWN: usize = 60;
 
 /// Variables of the machine that runs the tests and mean something to Eclusa.
@@ -230,13 +231,44 @@ impl App {
         self.process.kill9();
     }
 
+    /// SIGSTOP: its sockets stay open and it answers nothing.
+    pub fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    pub fn resume(&mut self) {
+        self.process.resume();
+    }
+
+    pub fn has_exited(&mut self) -> bool {
+        self.process.exited().is_some()
+    }
+
+    /// Another one after each start.
+    pub fn pid(&self) -> i32 {
+        self.process.pid().as_raw()
+    }
+
+    /// Arms or clears a failpoint of the running process.
+    pub async fn set_failpoint(&self, point: &str, action: &str) -> reqwest::Result<()> {
+        let request = self.client.put(format!("{}/failpoints/{point}", self.url));
+        let request = request.timeout(FAILPOINT).body(action.to_owned());
+        request.send().await?.error_for_status().map(|_| ())
+    }
+
     pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         self.process.wait_exit(deadline).await
     }
 
-    /// After it exited or was killed: same settings, same folder, a new port.
+    /// After it exited or was killed: same settings, same folder, a new port unless one is set.
     pub async fn start_again(&mut self) {
-        assert!(self.process.exited().is_some(), "eclusa runs still");
+        self.spawn_again();
+        self.wait_listening().await;
+    }
+
+    /// As `start_again`, but returns at once: with its database away it listens only later.
+    pub fn spawn_again(&mut self) {
+        assert!(self.has_exited(), "eclusa runs still");
         self.output.lock().unwrap().url = None;
         self.process = spawn(
             self.folder.path(),
@@ -244,10 +276,9 @@ impl App {
             &self.env,
             &self.output,
         );
-        self.wait_listening().await;
     }
 
-    async fn wait_listening(&mut self) {
+    pub async fn wait_listening(&mut self) {
         let Self {
             process, output, ..
         } = self;

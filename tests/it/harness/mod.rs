@@ -4,17 +4,22 @@
 //!   `shared()` is one per test process; a test that stops, kills or pauses a server starts its own
 //!   with `start()`. The compiler keeps this apart: those methods want `&mut`, `shared()` gives `&`.
 //! * [`App`] is the real binary as a child process.
+//! * [`Proxy`] is a network that can be made bad, [`Load`] are clients, and [`Model`] knows what
+//!   they were promised.
 //! * [`eventually`] is the only place that sleeps. Tests wait for conditions, never for time.
 //!
 //! Everything lives below one folder per test process, which [`scope`] removes together with
 //! every process started in it, even after `kill -9` of the test run.
 
 mod app;
+mod load;
 mod metrics;
+mod model;
 mod output;
 mod ports;
 mod postgres;
 mod process;
+mod proxy;
 mod rabbitmq;
 mod rabbitmq_files;
 mod scope;
@@ -22,9 +27,13 @@ mod settings;
 mod wait;
 
 pub use app::{App, AppBuilder};
+pub use load::{Counts, Load, LoadPlan, event};
 pub use metrics::Metrics;
+pub use model::{Findings, Log, Model};
 pub use ports::free_port;
 pub use postgres::{Postgres, connect};
+pub use process::memory_of;
+pub use proxy::{Direction, Moment, Proxy};
 pub use rabbitmq::RabbitMq;
 pub use scope::temp_dir;
 pub use wait::eventually;

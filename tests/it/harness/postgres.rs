@@ -36,7 +36,11 @@ impl Postgres {
 
     /// A server of the caller's own, to be stopped, killed and paused.
     pub async fn start() -> Self {
-        let folder = temp_dir("postgres-");
+        Self::start_in(temp_dir("postgres-")).await
+    }
+
+    /// The same in a given folder, such as one on a small disk.
+    pub async fn start_in(folder: TempDir) -> Self {
         let owner = Owner::named("postgres");
         owner.take(folder.path());
         initdb(folder.path(), &owner).await;
@@ -126,6 +130,12 @@ impl Postgres {
     /// As the power cut: every process of the cluster at once, nothing flushed.
     pub fn kill9(&mut self) {
         self.server = None;
+    }
+
+    /// Whether it has ended by itself, of a full disk for example. Then it can be started again.
+    pub fn has_failed(&mut self) -> bool {
+        let failed = |server: &mut Process| server.exited().is_some();
+        self.server.take_if(failed).is_some()
     }
 
     /// Fast shutdown: clients are disconnected, the data is flushed.
