@@ -16,6 +16,8 @@
 //! 5. [`actors::DbWriter`] writes the batch in one transaction ([`store::EventStore`]), and settles
 //!    the tickets. What fails is sorted ([`store::ErrorKind`]), and [`retry::policy`] says what
 //!    follows; [`actors::RetrySupervisor`] sends it round again or puts it aside.
+//! 6. What cannot be stored becomes a dead letter ([`store::dead_letters`]), with its bytes and its
+//!    cause, and can be sent through the flow again ([`retry::replay`]).
 //!
 //! Every actor runs under [`supervision`]; [`metrics`] counts what happens; [`config`] holds the
 //! settings; [`app`] wires it all together; [`cli`] is the command line.

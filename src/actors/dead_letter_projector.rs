@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Letters in hand at once. Their bodies may be large; dead letters are in no hurry.
-const PREFETCH: u16 = 50;
+const PREFETCH: u16 = 32;
 
 /// What the projector is wired to.
 #[derive(Clone)]

@@ -77,8 +77,12 @@ pub fn id_of(
     }
 }
 
-/// The dead letter that a message was, if it comes from a replay.
+/// The dead letter that a message was, or is. On the messages of others the header means nothing:
+/// they must not end in somebody else's letter.
 pub fn letter_of(properties: &BasicProperties) -> Option<Uuid> {
+    if !is_frame(properties) && !is_of_eclusa(properties) {
+        return None;
+    }
     let headers = properties.headers().as_ref()?;
     Uuid::try_parse(&text(headers, LETTER_HEADER)?).ok()
 }

@@ -5,32 +5,28 @@
 //! next replay under the same event ids, so nothing is lost and nothing is stored twice. One that
 //! fails again comes back to the same letter, with its history.
 
-use super::contents;
+mod cursor;
+mod sending;
+
 use crate::actors::BatchAccumulator;
-use crate::actors::batch_accumulator::Push;
 use crate::broker::Publisher;
-use crate::broker::message::Contents;
-use crate::config::{LiveSettings, Settings};
-use crate::event::outcome::Refusal;
-use crate::event::{Event, Outcome, frame, request};
+use crate::config::LiveSettings;
 use crate::metrics::Metrics;
-use crate::store::dead_letters::{
-    LetterFilter, LetterOrder, LetterPosition, LetterState, LetterSummary, Replayed,
-};
+use crate::store::dead_letters::{LetterFilter, LetterOrder, LetterState, LetterSummary, Replayed};
 use crate::store::{DeadLetterStore, StoreError};
 use crate::supervision::{Budget, Lifecycle, Mailbox, Phase, failpoint};
-use futures::future::join_all;
+pub use cursor::Cursor;
+use sending::Fate;
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot::error::RecvError;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Letters under way at once: their bodies are in memory.
+/// Letters under way at once ...
 const CHUNK: usize = 32;
+/// ... and bytes of their bodies, which are in memory, unless a single one is larger.
+const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 /// Failures that a report names.
 const NAMED: usize = 20;
 
@@ -77,14 +73,6 @@ pub struct Replay {
     pub time: Option<Duration>,
 }
 
-/// How far a replay has come, and where it ends: at the newest letter there was when it began.
-/// Letters that come meanwhile, its own among them, are for the next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor {
-    after: Option<LetterPosition>,
-    bound: LetterPosition,
-}
-
 /// A letter that was not replayed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NotReplayed {
@@ -107,19 +95,6 @@ pub struct Report {
     pub next: Option<Cursor>,
     /// Why it stopped before its end: the letters from here on could not be sent now.
     pub stopped: Option<String>,
-}
-
-/// What became of one letter.
-enum Fate {
-    Sent,
-    /// It went back to the dead letters at once.
-    FailedAgain(String),
-    /// It cannot be read, or not all of it.
-    Unreadable(String),
-    /// Somebody has purged it meanwhile.
-    Gone,
-    /// It could not be sent now.
-    NotNow(String),
 }
 
 impl Replayer {
@@ -210,7 +185,13 @@ impl Replayer {
             .letters
             .list_letters(filter, LetterOrder::Oldest, cursor.after, limit)
             .await?;
-        page.retain(|letter| letter.position() <= cursor.bound);
+        let mut bytes = 0;
+        let within = page.iter().position(|letter| {
+            let first = bytes == 0;
+            bytes += letter.body_bytes;
+            letter.position() > cursor.bound || (bytes > CHUNK_BYTES && !first)
+        });
+        page.truncate(within.unwrap_or(page.len()));
         Ok(page)
     }
 
@@ -263,132 +244,6 @@ impl Replayer {
         }
         stop
     }
-
-    /// Reads the letters and sends their events. Of an array that holds events and others, the
-    /// events are sent; the letter stays for the rest.
-    async fn send(&self, page: &[LetterSummary], dry_run: bool) -> Vec<Fate> {
-        let read = join_all(page.iter().map(|letter| self.read(letter.id))).await;
-        let mut fates = Vec::with_capacity(page.len());
-        let mut letters = Vec::new();
-        for (place, (letter, read)) in page.iter().zip(read).enumerate() {
-            match read {
-                Err(fate) => fates.push(fate),
-                Ok(contents) => {
-                    let bad: Vec<String> = contents.bad.into_iter().map(|bad| bad.error).collect();
-                    fates.push(if bad.is_empty() {
-                        Fate::Sent
-                    } else {
-                        Fate::Unreadable(bad.join("; "))
-                    });
-                    if !contents.events.is_empty() {
-                        letters.push((place, letter.id, contents.events));
-                    }
-                }
-            }
-        }
-        if dry_run {
-            return fates;
-        }
-        let places: Vec<usize> = letters.iter().map(|(place, ..)| *place).collect();
-        let sent = match &self.way {
-            Way::Direct(accumulator) => {
-                let letters = letters.into_iter().map(|(_, id, events)| (id, events));
-                self.write(accumulator, letters.collect()).await
-            }
-            Way::Queue(publisher) => {
-                let publishing = letters
-                    .iter()
-                    .map(|(_, id, events)| self.publish(publisher, *id, events));
-                join_all(publishing).await
-            }
-        };
-        for (place, sent) in places.into_iter().zip(sent) {
-            if let Some(fate) = fates.get_mut(place)
-                && !(matches!(sent, Fate::Sent) && matches!(fate, Fate::Unreadable(_)))
-            {
-                *fate = sent;
-            }
-        }
-        fates
-    }
-
-    /// Reads a letter again.
-    async fn read(&self, id: Uuid) -> Result<Contents, Fate> {
-        match self.letters.get_letter(id).await {
-            Ok(Some(letter)) => {
-                let settings: Arc<Settings> = Arc::clone(&self.settings.get());
-                Ok(contents::read_again(&letter, &settings))
-            }
-            Ok(None) => Err(Fate::Gone),
-            Err(error) => Err(Fate::NotNow(error.to_string())),
-        }
-    }
-
-    /// Publishes a letter's events as one frame.
-    async fn publish(&self, publisher: &Publisher, letter: Uuid, events: &[Event]) -> Fate {
-        let mut encoder = frame::Encoder::default();
-        for event in events {
-            if let Err(error) = encoder.push(event) {
-                return Fate::Unreadable(error.to_string());
-            }
-        }
-        let accounts = &self.metrics.ledgers.intake;
-        accounts.take(events.len());
-        let result = publisher.publish_replay(&encoder.finish(), letter).await;
-        let outcome = match &result {
-            Ok(()) => Outcome::Published,
-            Err(_) => Outcome::Refused(Refusal::Unavailable),
-        };
-        events.iter().for_each(|_| accounts.settle(outcome));
-        match result {
-            Ok(()) => {
-                self.metrics.frames_published.inc();
-                Fate::Sent
-            }
-            Err(error) => Fate::NotNow(error.to_string()),
-        }
-    }
-
-    /// Writes the events of all letters of a chunk, handed over together so that they keep their
-    /// order.
-    async fn write(
-        &self,
-        accumulator: &Mailbox<BatchAccumulator>,
-        letters: Vec<(Uuid, Vec<Event>)>,
-    ) -> Vec<Fate> {
-        let mut all = Vec::new();
-        let mut answers = Vec::with_capacity(letters.len());
-        for (letter, events) in letters {
-            let weight = events.iter().map(Event::weight).sum();
-            let accounts = self.metrics.ledgers.intake.clone();
-            let (deliveries, answer) = request::open(events, accounts, self.budget.take(weight));
-            all.extend(deliveries.into_iter().map(|mut delivery| {
-                delivery.letter = Some(letter);
-                delivery
-            }));
-            answers.push(answer);
-        }
-        if !all.is_empty() {
-            // If the accumulator crashes over the message, the tickets in it answer.
-            let _ = accumulator.send(Push(all)).await;
-        }
-        join_all(answers.into_iter().map(async |answer| fate(answer.await))).await
-    }
-}
-
-/// What became of a letter, from what became of its events.
-fn fate(outcomes: Result<Vec<Outcome>, RecvError>) -> Fate {
-    let outcomes = outcomes.unwrap_or_else(|_| vec![Outcome::Returned]);
-    let mut fate = Fate::Sent;
-    for outcome in outcomes {
-        if !outcome.is_durable() {
-            return Fate::NotNow("the store cannot be written now".to_owned());
-        }
-        if let Outcome::DeadLettered(cause) = outcome {
-            fate = Fate::FailedAgain(format!("failed again: {}", cause.as_str()));
-        }
-    }
-    fate
 }
 
 /// Letters in the next chunk: no more than a second's worth.
@@ -405,57 +260,9 @@ fn page_len(page: &[LetterSummary]) -> u32 {
     u32::try_from(page.len()).unwrap_or(u32::MAX)
 }
 
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.after {
-            Some(after) => write!(f, "{after}_{}", self.bound),
-            None => write!(f, "_{}", self.bound),
-        }
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (after, bound) = text.split_once('_').ok_or(())?;
-        let after = match after {
-            "" => None,
-            after => Some(after.parse()?),
-        };
-        Ok(Self {
-            after,
-            bound: bound.parse()?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::DateTime;
-
-    #[test]
-    fn a_cursor_comes_back_from_its_text() {
-        let position = |micros| LetterPosition {
-            created_at: DateTime::from_timestamp_micros(micros).unwrap(),
-            id: Uuid::new_v4(),
-        };
-        for after in [
-            None,
-            Some(position(-5)),
-            Some(position(1_700_000_000_123_456)),
-        ] {
-            let cursor = Cursor {
-                after,
-                bound: position(7),
-            };
-            assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        }
-        for text in ["", "_", "1.x_2.y", "abc"] {
-            assert!(text.parse::<Cursor>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_chunk_is_a_second_at_most() {

@@ -65,6 +65,19 @@ fn what_the_broker_put_aside_says_why_and_is_one_letter_however_often_it_comes()
 }
 
 #[test]
+fn a_message_of_somebody_else_does_not_end_in_a_letter_it_names() {
+    let victim = Uuid::now_v7();
+    let mut headers = FieldTable::default();
+    headers.insert(LETTER_HEADER.into(), long(&victim.to_string()));
+    let foreign = BasicProperties::default().with_headers(headers.clone());
+    assert_eq!(letter_of(&foreign), None);
+    let version = AMQPValue::LongLongInt(frame::VERSION);
+    headers.insert(frame::VERSION_HEADER.into(), version);
+    let replayed = BasicProperties::default().with_headers(headers);
+    assert_eq!(letter_of(&replayed), Some(victim));
+}
+
+#[test]
 fn only_what_is_known_to_be_the_same_message_is_the_same_letter() {
     let none = BasicProperties::default();
     let named = none.clone().with_message_id("m-1".into());

@@ -60,6 +60,32 @@ async fn a_dry_run_changes_nothing_and_a_limit_is_gone_on_from() {
 }
 
 #[tokio::test]
+async fn a_slow_replay_whose_caller_goes_away_leaves_the_books_in_order() {
+    let bench = bench_with_dead(30).await;
+    let app = &bench.app;
+    bench.sql(ALLOW).await;
+    let client = reqwest::Client::builder();
+    let client = client
+        .timeout(Duration::from_millis(1_500))
+        .build()
+        .unwrap();
+    let url = format!("{}/v1/dead-letters/replay", app.url());
+    let sent = client.post(url).body(r#"{"ratePerSecond": 5}"#).send();
+    assert!(sent.await.unwrap_err().is_timeout());
+    eventually(SOON, "nothing is on its way", async || {
+        let flying = app.metric("eclusa_events_in_flight").await;
+        let bytes = app.metric("eclusa_in_flight_bytes").await;
+        (flying == 0.0 && bytes == 0.0).then_some(())
+    })
+    .await;
+    let rows = bench.count("user_interactions").await;
+    assert!((5..30).contains(&rows), "{rows}");
+    let answer = act(app, "replay", json!({"ratePerSecond": 0})).await;
+    assert!(answer["next"].is_null());
+    assert_eq!(bench.count("user_interactions").await, 30);
+}
+
+#[tokio::test]
 async fn named_letters_are_replayed_and_others_purged() {
     let bench = bench_with_dead(6).await;
     let app = &bench.app;
