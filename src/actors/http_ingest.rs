@@ -95,7 +95,11 @@ impl HttpIngest {
                 max_events,
                 max_bytes,
             } => {
-                if !breaker.is_closed() || !publisher.is_available() {
+                let available = publisher.is_available();
+                if !available {
+                    breaker.failed();
+                }
+                if !available || !breaker.is_closed() {
                     let deliveries = self.pending.drain(..).collect();
                     fall_back(fallback.as_ref(), deliveries, &self.wiring.metrics);
                     return;
