@@ -66,16 +66,26 @@ async fn a_bad_network_to_rabbitmq() {
     let plan = Plan::full().set("broker.confirm_timeout", "2s");
     let rig = plan.set("broker.heartbeat", "2s").start().await;
     let net = rig.broker_net();
+    // Events are taken into the store meanwhile, so that they flow says nothing of the connection.
+    let connected = async || {
+        eventually(SOON, "it is connected", async || {
+            let connected = rig.app.metric("eclusa_broker_connected").await == 1.0;
+            (connected && net.open() > 0).then_some(())
+        })
+        .await;
+        rig.flows().await;
+    };
     for _ in 0..5 {
+        connected().await;
         assert!(net.reset() > 0);
-        rig.flows().await;
-        net.cut();
-        rig.flows().await;
+        connected().await;
+        assert!(net.cut() > 0);
     }
     net.delay(Duration::from_millis(30));
     rig.flows().await;
     net.heal();
     for way in [Direction::Up, Direction::Down] {
+        connected().await;
         net.drop_silently(way);
         eventually(SOON, "it has noticed", async || {
             (rig.app.metric("eclusa_broker_connected").await == 0.0).then_some(())

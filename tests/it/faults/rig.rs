@@ -198,12 +198,6 @@ impl Rig {
         self.app.start_again().await;
     }
 
-    /// The one number of a query.
-    pub async fn number(&self, sql: &str) -> i64 {
-        let postgres = self.postgres.as_ref().expect("has one");
-        postgres.query(&self.database, sql, &[]).await[0].get(0)
-    }
-
     /// Every event is taken while this lasts: nothing is refused and nothing breaks off.
     pub async fn assert_taken_all_along(&self) {
         let counts = &self.load.counts;

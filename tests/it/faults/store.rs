@@ -154,7 +154,7 @@ async fn no_connection_to_spare() {
         others.push(client);
     }
     rig.store_net().heal();
-    rig.app.wait_for_log(SOON, "53300").await;
+    rig.app.wait_for_log(SOON, "batch not written").await;
     a_while(&rig).await;
     drop(others);
     rig.flows().await;

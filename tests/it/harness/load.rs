@@ -272,6 +272,12 @@ impl Client {
         match status {
             // The status is the promise; that the rest of the answer is cut off changes nothing.
             202 => return true,
+            // A connection that lay in the pool unused for too long; RFC 9110 (15.5.9) has the
+            // client repeat its request on another.
+            408 => {
+                self.counts.broken.fetch_add(1, Ordering::SeqCst);
+                return false;
+            }
             503 | 429 => {
                 self.counts.refused.fetch_add(1, Ordering::SeqCst);
                 if response.headers().contains_key("retry-after") {
