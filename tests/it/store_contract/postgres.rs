@@ -3,7 +3,7 @@
 
 use super::following::{START, follow};
 use super::*;
-use crate::harness::connect;
+use crate::harness::{connect, eventually};
 use chrono::{Days, NaiveDate};
 use eclusa::store::{ErrorKind, EventFilter};
 use std::time::{Duration, Instant};
@@ -240,9 +240,10 @@ async fn a_connection_killed_at_work_is_an_outage_and_the_next_one_works() {
         .unwrap();
     let events = [event(), event()];
     let kill = async {
-        while kill_connections(&client, true).await == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        eventually(Duration::from_secs(10), "the insert runs", async || {
+            (kill_connections(&client, true).await > 0).then_some(())
+        })
+        .await;
     };
     let (written, ()) = futures::future::join(write(&store, events.clone()), kill).await;
     let error = written.unwrap_err();
@@ -261,7 +262,12 @@ async fn idle_connections_that_died_are_replaced() {
     write(&store, [event()]).await.unwrap();
     let client = connect(&url).await;
     assert!(kill_connections(&client, false).await >= 2);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually(
+        Duration::from_secs(10),
+        "the connections are gone",
+        async || (kill_connections(&client, false).await == 0).then_some(()),
+    )
+    .await;
     store.ping().await.unwrap();
     write(&store, [event()]).await.unwrap();
 }
