@@ -141,8 +141,12 @@ impl Flow {
 
         let broker_breaker = publisher.clone().map(|publisher| {
             let breaker = Breaker::new("broker", &metrics);
-            let probe = Arc::new(move || -> BoxFuture<'static, bool> {
-                Box::pin(std::future::ready(publisher.is_available()))
+            let probe = Arc::new(move || -> BoxFuture<'static, Result<(), String>> {
+                let available = publisher.is_available();
+                let reason = "not connected, or taking no messages";
+                Box::pin(std::future::ready(
+                    available.then_some(()).ok_or_else(|| reason.to_owned()),
+                ))
             });
             probes.push(starter.probe(&broker, &breaker, probe));
             breaker
@@ -284,11 +288,14 @@ impl Flow {
 
 fn probe_of_store(store: &Arc<dyn EventStore>) -> Arc<breaker::Probe> {
     let store = Arc::clone(store);
-    Arc::new(move || -> BoxFuture<'static, bool> {
+    Arc::new(move || -> BoxFuture<'static, Result<(), String>> {
         let store = Arc::clone(&store);
         Box::pin(async move {
             let ping = tokio::time::timeout(PROBE_PATIENCE, store.ping()).await;
-            matches!(ping, Ok(Ok(())))
+            match ping {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("no answer within {PROBE_PATIENCE:?}")),
+            }
         })
     })
 }

@@ -178,18 +178,27 @@ impl Breaker {
             let mut states = self.inner.state.subscribe();
             let _ = states.wait_for(|state| *state == BreakerState::Open).await;
             tokio::time::sleep(self.retry_after()).await;
-            self.enter(BreakerState::HalfOpen);
-            if probe().await {
-                self.succeeded();
-            } else {
-                self.failed();
+            {
+                let _course = self.inner.course.lock();
+                if self.state() != BreakerState::Open {
+                    // Work that was still under way has closed it meanwhile.
+                    continue;
+                }
+                self.enter(BreakerState::HalfOpen);
+            }
+            match probe().await {
+                Ok(()) => self.succeeded(),
+                Err(error) => {
+                    tracing::warn!(breaker = self.inner.name, error, "still away");
+                    self.failed();
+                }
             }
         }
     }
 }
 
-/// Finds out whether what a breaker guards is there again.
-pub type Probe = dyn Fn() -> BoxFuture<'static, bool> + Send + Sync;
+/// Finds out whether what a breaker guards is there again, or why not.
+pub type Probe = dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
 /// The actor that closes a breaker again.
 pub struct BreakerProbe {
@@ -256,7 +265,7 @@ mod tests {
                 let probe = probes.fetch_add(1, Ordering::SeqCst);
                 back.store(probe >= 2, Ordering::SeqCst);
                 let back = back.load(Ordering::SeqCst);
-                Box::pin(async move { back })
+                Box::pin(async move { back.then_some(()).ok_or_else(|| "away".to_owned()) })
             })
         };
         breaker.failed();

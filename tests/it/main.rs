@@ -19,6 +19,7 @@ mod batching;
 mod chaos;
 mod chaos_minute;
 mod cli;
+mod clock;
 mod dead_letters;
 mod faults;
 mod full_mode;
