@@ -152,6 +152,31 @@ async fn an_actor_beyond_repair_ends_the_process_with_a_clear_last_line() {
 }
 
 #[tokio::test]
+async fn an_actor_that_hangs_is_found_and_named() {
+    let dir = temp_dir("panics-");
+    let app = App::builder().embedded(dir.path()).start().await;
+    app.wait_ready().await;
+    arm(&app, "batch_accumulator.push", "0:1:stall").await;
+    let url = format!("{}/v1/events", app.url());
+    let hanging = tokio::spawn(async move {
+        let client = reqwest::Client::new();
+        for n in 0..2 {
+            let request = client.post(&url).header("content-type", "application/json");
+            // Never answered: what takes its events hangs.
+            let sent = request.body(event(n).to_string()).send();
+            let _ = tokio::time::timeout(Duration::from_millis(200), sent).await;
+        }
+    });
+    eventually(SOON, "readiness names the actor", async || {
+        let text = app.get("/health/ready").await.text().await.unwrap();
+        text.contains("batch_accumulator/0").then_some(())
+    })
+    .await;
+    assert!(!app.is_ready().await);
+    hanging.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_panic_in_a_handler_is_one_requests_misfortune() {
     let dir = temp_dir("panics-");
     let app = App::builder().embedded(dir.path()).start().await;
