@@ -1,4 +1,4 @@
-//! `DbWriter`: takes one batch at a time to the store ([`super::writing`]), and asks for the next.
+//! `DbWriter`: takes one batch at a time to the store (`writing.rs`), and asks for the next.
 
 use super::batch_accumulator::{BatchAccumulator, WriterReady};
 use super::retry_supervisor::RetrySupervisor;
