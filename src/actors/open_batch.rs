@@ -23,6 +23,9 @@ pub struct OpenBatch {
     /// Groups that go alone, before anything else: what was in hand when something ended
     /// uncleanly may have been the cause.
     suspects: VecDeque<Vec<Delivery>>,
+    /// The last batch cut was such a group. Between two of them one ordinary batch goes, so that
+    /// groups that come back again and again hold nobody up.
+    last_alone: bool,
     draining: bool,
 }
 
@@ -36,6 +39,7 @@ impl OpenBatch {
             bytes: 0,
             callers: 0,
             suspects: VecDeque::new(),
+            last_alone: false,
             draining: false,
         }
     }
@@ -80,9 +84,15 @@ impl OpenBatch {
 
     /// Why a batch should leave now, if it should.
     pub fn due(&self) -> Option<Trigger> {
-        if !self.suspects.is_empty() {
-            return Some(Trigger::Alone);
+        let ordinary = self.ordinary_due();
+        if self.suspects.is_empty() || (self.last_alone && ordinary.is_some()) {
+            ordinary
+        } else {
+            Some(Trigger::Alone)
         }
+    }
+
+    fn ordinary_due(&self) -> Option<Trigger> {
         let oldest = self.pending.front()?;
         if self.pending.len() >= self.settings.max_events {
             return Some(Trigger::Size);
@@ -114,6 +124,7 @@ impl OpenBatch {
 
     /// Takes out a batch: a group that goes alone, else the oldest events within the bounds.
     pub fn cut(&mut self, trigger: Trigger) -> Batch {
+        self.last_alone = trigger == Trigger::Alone;
         if trigger == Trigger::Alone {
             let group = self.suspects.pop_front().unwrap_or_default();
             return Batch::new(group, trigger);
@@ -248,6 +259,9 @@ mod tests {
         batch.push_alone(deliveries(1, Patience::Queue));
         assert_eq!(batch.due(), Some(Trigger::Alone));
         assert_eq!(batch.cut(Trigger::Alone).len(), 3);
+        assert_eq!(batch.due(), Some(Trigger::Size), "nobody is held up");
+        assert_eq!(batch.cut(Trigger::Size).len(), 2);
+        assert_eq!(batch.due(), Some(Trigger::Alone));
         assert_eq!(batch.cut(Trigger::Alone).len(), 1);
         assert_eq!(batch.due(), Some(Trigger::Size));
         assert_eq!(batch.emptied().due(), None);

@@ -241,7 +241,12 @@ impl Wiring {
                         let origin = DIRECT.to_owned();
                         self.keep(DeadLetter { origin, ..letter }).await
                     }
-                    Err(error) => return unpublished("dead-letter queue", &error).await,
+                    // The table is as good a place, and its letter is the same. Otherwise a message
+                    // that nobody can put aside would come back again and again.
+                    Err(error) => match self.keep(letter).await {
+                        Ok(()) => Ok(()),
+                        Err(_) => return unpublished("dead-letter queue", &error).await,
+                    },
                 }
             }
             None => self.keep(letter).await,

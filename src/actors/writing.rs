@@ -147,7 +147,10 @@ impl Writing {
             store_up: self.wiring.breaker.is_closed(),
         };
         let mut action = policy::action(error.kind, situation);
-        if action == Action::TryAgain && self.started.elapsed() >= self.wiring.ingest_timeout {
+        let late = situation.patience == Patience::Caller
+            && self.started.elapsed() >= self.wiring.ingest_timeout;
+        let may_pass = matches!(error.kind, FailureKind::Store(ErrorKind::Transient));
+        if late && (action == Action::TryAgain || may_pass) {
             action = Action::Refuse;
         }
         self.log_failed(&rows, &error, action);

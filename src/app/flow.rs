@@ -291,8 +291,12 @@ fn probe_of_store(store: &Arc<dyn EventStore>) -> Arc<breaker::Probe> {
     Arc::new(move || -> BoxFuture<'static, Result<(), String>> {
         let store = Arc::clone(&store);
         Box::pin(async move {
-            let ping = tokio::time::timeout(PROBE_PATIENCE, store.ping()).await;
-            match ping {
+            // What failed was a write, so a write has to work again.
+            let probe = async {
+                store.ping().await?;
+                store.canary().await
+            };
+            match tokio::time::timeout(PROBE_PATIENCE, probe).await {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("no answer within {PROBE_PATIENCE:?}")),
             }

@@ -112,7 +112,11 @@ impl ChannelLedger {
 
 impl Origin for ChannelLedger {
     fn settle(&self, tag: u64, outcome: Outcome) {
-        self.accounts.settle(outcome);
+        // A message is never refused to its queue: it goes back there.
+        self.accounts.settle(match outcome {
+            Outcome::Refused(_) => Outcome::Returned,
+            other => other,
+        });
         let ready = {
             let mut slots = self.slots.lock();
             let Some(index) = tag.checked_sub(slots.first) else {

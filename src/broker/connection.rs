@@ -14,6 +14,7 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -25,9 +26,16 @@ pub struct Link {
     /// For consuming. A connection of its own: under an alarm the broker stops reading from those
     /// that publish, acknowledgements included, and the backlog could not shrink.
     pub consuming: Connection,
-    /// The publishing channel, in confirm mode, shared by all publishers: hundreds awaiting their
-    /// confirms on one channel measured faster than several channels.
+    /// The channel to the work queue, in confirm mode, shared by all publishers: hundreds awaiting
+    /// their confirms on one channel measured faster than several channels.
     pub publishing: Channel,
+    /// The channel to the retry queues.
+    pub retrying: Channel,
+    /// The channel to the dead-letter queue. Each destination has its own, because lapin gives a
+    /// returned message to the next confirm on its channel, whosever that is.
+    pub burying: Channel,
+    /// A message was returned: which one, the confirms on this link no longer say.
+    returned: AtomicBool,
     publishing_connection: Connection,
     blocked: watch::Sender<bool>,
     suspect: Notify,
@@ -46,10 +54,23 @@ impl Link {
         let _ = blocked.wait_for(|blocked| *blocked).await;
     }
 
+    /// Notes that a message was returned; from now on no confirm on this link is believed.
+    pub fn note_returned(&self) {
+        self.returned.store(true, Ordering::Release);
+        self.suspect();
+    }
+
+    /// Whether a message was returned on this link.
+    pub fn has_returned(&self) -> bool {
+        self.returned.load(Ordering::Acquire)
+    }
+
     fn is_connected(&self) -> bool {
         self.consuming.status().connected()
             && self.publishing_connection.status().connected()
-            && self.publishing.status().connected()
+            && [&self.publishing, &self.retrying, &self.burying]
+                .iter()
+                .all(|channel| channel.status().connected())
     }
 
     async fn close(&self) {
@@ -161,13 +182,24 @@ async fn connect(wiring: &Wiring) -> lapin::Result<Link> {
     let consuming = Connection::connect_uri(uri.clone(), named("eclusa consuming")).await?;
     wiring.topology.declare(&consuming, version).await?;
     let publishing_connection = Connection::connect_uri(uri, named("eclusa publishing")).await?;
-    let publishing = publishing_connection.create_channel().await?;
-    publishing
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    let confirming = async || {
+        let channel = publishing_connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        Ok::<_, lapin::Error>(channel)
+    };
+    let (publishing, retrying, burying) = (
+        confirming().await?,
+        confirming().await?,
+        confirming().await?,
+    );
     Ok(Link {
         consuming,
         publishing,
+        retrying,
+        burying,
+        returned: AtomicBool::new(false),
         publishing_connection,
         blocked: watch::Sender::new(false),
         suspect: Notify::new(),

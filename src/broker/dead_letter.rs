@@ -141,10 +141,17 @@ pub(super) fn properties(letter: &DeadLetter) -> BasicProperties {
         set(EVENT_TYPE, event_type);
     }
     if !letter.headers.is_empty() {
-        let own = Value::Object(letter.headers.clone()).to_string();
-        if own.len() <= MAX_HEADERS {
-            set(HEADERS, &own);
+        let mut own = Value::Object(letter.headers.clone()).to_string();
+        if own.len() > MAX_HEADERS {
+            // What a replay needs stays.
+            let needed = letter
+                .headers
+                .iter()
+                .filter(|(name, _)| [ITEM, frame::VERSION_HEADER].contains(&name.as_str()))
+                .map(|(name, value)| (name.clone(), value.clone()));
+            own = Value::Object(needed.collect()).to_string();
         }
+        set(HEADERS, &own);
     }
     headers.insert(
         ATTEMPTS_HEADER.into(),

@@ -1,13 +1,13 @@
 //! Publishing with confirms: a message counts as sent when a queue has it.
 
-use super::connection::LinkWatch;
+use super::connection::{Link, LinkWatch};
 use super::dead_letter;
 use super::topology::Topology;
 use crate::event::{Event, frame};
 use crate::store::dead_letters::DeadLetter;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation};
 use rand::Rng;
 use std::time::Duration;
 use uuid::Uuid;
@@ -78,8 +78,13 @@ impl Publisher {
     /// the same, and publishing it again is safe.
     pub async fn publish_frame(&self, frame: &[u8]) -> Result<(), PublishError> {
         let headers = frame_headers();
-        self.publish(self.topology.queue(), frame, json(headers))
-            .await
+        self.publish(
+            |link| &link.publishing,
+            self.topology.queue(),
+            frame,
+            json(headers),
+        )
+        .await
     }
 
     /// Puts the events of a dead letter on the work queue again. What of them fails comes back to
@@ -90,8 +95,13 @@ impl Publisher {
     pub async fn publish_replay(&self, frame: &[u8], letter: Uuid) -> Result<(), PublishError> {
         let mut headers = frame_headers();
         set_letter(&mut headers, Some(letter));
-        self.publish(self.topology.queue(), frame, json(headers))
-            .await
+        self.publish(
+            |link| &link.publishing,
+            self.topology.queue(),
+            frame,
+            json(headers),
+        )
+        .await
     }
 
     /// Puts one event on the retry queue of a delay, from where it comes back to the work queue.
@@ -120,7 +130,8 @@ impl Publisher {
         let expiration = jittered.as_millis().max(1).to_string();
         let properties = json(headers).with_expiration(expiration.as_str().into());
         let queue = self.topology.retry_queue(delay);
-        self.publish(&queue, &encoder.finish(), properties).await
+        self.publish(|link| &link.retrying, &queue, &encoder.finish(), properties)
+            .await
     }
 
     /// Puts a dead letter on the dead-letter queue.
@@ -129,12 +140,14 @@ impl Publisher {
     /// As [`Publisher::publish_frame`].
     pub async fn publish_dead_letter(&self, letter: &DeadLetter) -> Result<(), PublishError> {
         let properties = dead_letter::properties(letter).with_delivery_mode(PERSISTENT);
-        self.publish(self.topology.dead_letter_queue(), &letter.body, properties)
+        let queue = self.topology.dead_letter_queue();
+        self.publish(|link| &link.burying, queue, &letter.body, properties)
             .await
     }
 
     async fn publish(
         &self,
+        channel: impl Fn(&Link) -> &Channel,
         queue: &str,
         body: &[u8],
         properties: BasicProperties,
@@ -147,7 +160,7 @@ impl Publisher {
             ..BasicPublishOptions::default()
         };
         let confirmed = async {
-            link.publishing
+            channel(&link)
                 .basic_publish("".into(), queue.into(), options, body, properties)
                 .await?
                 .await
@@ -175,11 +188,13 @@ impl Publisher {
                 link.suspect();
                 Err(error.into())
             }
+            // Another message was returned on this link, and might be this one.
+            Ok(Ok(Confirmation::Ack(None))) if link.has_returned() => Err(PublishError::Down),
             Ok(Ok(Confirmation::Ack(None))) => Ok(()),
             // With `mandatory` the confirm of an unroutable message carries the message.
             Ok(Ok(Confirmation::Ack(Some(_)))) => {
                 // Connecting anew declares the queue again.
-                link.suspect();
+                link.note_returned();
                 Err(PublishError::Unroutable(queue.to_owned()))
             }
             Ok(Ok(Confirmation::Nack(_) | Confirmation::NotRequested)) => Err(PublishError::Nacked),

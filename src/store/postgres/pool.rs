@@ -57,7 +57,10 @@ impl Pools {
             drop(deadpool::managed::Object::take(client));
             return Err(StoreError::no_answer_within(self.answer_timeout));
         };
-        if matches!(&result, Err(error) if error.kind() == ErrorKind::Outage) {
+        // The server does not know a statement that this client has prepared: behind a pooler, or
+        // after a change of the schema.
+        let stale = |error: &StoreError| matches!(error.sqlstate(), Some("26000" | "0A000"));
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Outage || stale(error)) {
             // The client may not have noticed yet that its connection is gone; the next one to use
             // it would be the one to find out.
             drop(deadpool::managed::Object::take(client));
