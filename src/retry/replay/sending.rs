@@ -12,9 +12,13 @@ use crate::store::dead_letters::LetterSummary;
 use crate::supervision::Mailbox;
 use futures::future::join_all;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::RecvError;
 use uuid::Uuid;
+
+/// How long the events of a chunk may take to become rows.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What became of one letter.
 pub(super) enum Fate {
@@ -100,7 +104,13 @@ impl Replayer {
                 return Fate::Unreadable(error.to_string());
             }
         }
-        match publisher.publish_replay(&encoder.finish(), letter).await {
+        // Only a letter of one event takes that event back; several could not share its body.
+        let published = if deliveries.len() == 1 {
+            publisher.publish_replay(&encoder.finish(), letter).await
+        } else {
+            publisher.publish_frame(&encoder.finish()).await
+        };
+        match published {
             Ok(()) => {
                 self.metrics.frames_published.inc();
                 for delivery in deliveries {
@@ -128,9 +138,11 @@ impl Replayer {
         let mut all = Vec::new();
         let mut answers = Vec::with_capacity(letters.len());
         for (letter, events) in letters {
+            // As in `publish`: only a letter of one event takes that event back.
+            let letter = (events.len() == 1).then_some(letter);
             let (deliveries, answer) = self.open(events);
             all.extend(deliveries.into_iter().map(|mut delivery| {
-                delivery.letter = Some(letter);
+                delivery.letter = letter;
                 delivery
             }));
             answers.push(answer);
@@ -139,7 +151,14 @@ impl Replayer {
             // If the accumulator crashes over the message, the tickets in it answer.
             let _ = accumulator.send(Push(all)).await;
         }
-        join_all(answers.into_iter().map(async |answer| fate(answer.await))).await
+        // A store that goes away now may stay away for long; the letters are as they were.
+        let answers = answers.into_iter().map(async |answer| {
+            match tokio::time::timeout(ANSWER, answer).await {
+                Ok(outcomes) => fate(outcomes),
+                Err(_) => Fate::NotNow(format!("not written within {ANSWER:?}")),
+            }
+        });
+        join_all(answers).await
     }
 }
 
