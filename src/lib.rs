@@ -20,10 +20,11 @@
 //!    cause, and can be sent through the flow again ([`retry::replay`]).
 //!
 //! Every actor runs under [`supervision`]; [`metrics`] counts what happens; [`config`] holds the
-//! settings; [`app`] wires it all together; [`cli`] is the command line.
+//! settings; [`app`] wires it all together; [`cli`] is the command line; [`mod@bench`] measures it.
 
 pub mod actors;
 pub mod app;
+pub mod bench;
 pub mod broker;
 pub mod cli;
 pub mod config;

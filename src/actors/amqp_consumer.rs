@@ -2,27 +2,33 @@
 //! accumulator, and acknowledges what has been settled.
 
 use super::batch_accumulator::{BatchAccumulator, Discard, Push, PushAlone};
-use super::retry_supervisor::{RetrySupervisor, Unreadable};
-use crate::broker::channel_ledger::{Acknowledgement, ChannelLedger};
+use super::intake::{Intake, acknowledge};
+use super::sessions::{self, Next};
+use crate::broker::channel_ledger::ChannelLedger;
 use crate::broker::connection::{Link, LinkWatch};
-use crate::broker::dead_letter;
 use crate::broker::error::kind_of;
-use crate::broker::message::{self, Rulebook};
-use crate::config::LiveSettings;
-use crate::event::{Delivery, Ticket};
-use crate::metrics::Metrics;
+use crate::broker::window::Window;
 use crate::store::ErrorKind;
-use crate::supervision::{Backoff, Breaker, Budget, Lifecycle, Mailbox, Phase, failpoint};
+use crate::supervision::{Breaker, Lifecycle, Mailbox, Phase, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
+use bytesize::ByteSize;
 use futures::StreamExt;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-};
+use futures::stream::ReadyChunks;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer, message::Delivery as Message};
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Messages that are handed over together.
+const AT_ONCE: usize = 512;
+/// After fewer messages than this nothing is taken for a moment, so that the next ones come together:
+/// handing over one costs two threads as much as handing over fifty. Nobody waits for them but readers,
+/// who notice nothing; and the broker, where half of what it may send is fewer still.
+const FEW: usize = 64;
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// What a consumer is wired to.
 #[derive(Clone)]
@@ -31,20 +37,14 @@ pub struct Wiring {
     pub index: usize,
     /// The connection in force.
     pub link: LinkWatch,
-    /// Settings; the limits among them change at run time.
-    pub settings: LiveSettings,
+    /// How messages are read.
+    pub intake: Intake,
     /// Who gathers the events.
     pub accumulator: Mailbox<BatchAccumulator>,
-    /// Who takes what is no event.
-    pub retry: Mailbox<RetrySupervisor>,
     /// Whether the store is there.
     pub store_breaker: Breaker,
-    /// The bound on bytes in the process.
-    pub budget: Budget,
     /// When to stop taking.
     pub lifecycle: Lifecycle,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
 }
 
 /// The actor.
@@ -83,77 +83,67 @@ enum SessionError {
     Accumulator,
     #[error("the store has been away for long")]
     StoreAway,
+    #[error(
+        "messages are larger than those before; what is on its way goes back and comes in smaller portions"
+    )]
+    TooLarge,
 }
 
 impl Wiring {
     /// One session after another until the process drains.
-    async fn run(mut self) {
-        let (min, max) = {
-            let settings = self.settings.get();
-            (settings.broker.reconnect_min, settings.broker.reconnect_max)
-        };
-        let mut backoff = Backoff::new(min, max);
-        loop {
-            let Ok(link) = self.link.wait_for(Option::is_some).await.map(|l| l.clone()) else {
-                return;
-            };
-            let Some(link) = link else { continue };
+    async fn run(self) {
+        let settings = Arc::clone(&self.intake.settings.get());
+        let mut window = self.window();
+        let session = async |link: &Link| {
             if self.lifecycle.phase() == Phase::Draining {
-                return;
+                return Ok(Next::End);
             }
-            let began = Instant::now();
             let _drains_first = self.lifecycle.hold();
-            match self.session(&link).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(consumer = self.index, %error, "consuming was interrupted");
-                    // A queue that is not there any more is declared when connecting.
-                    let gone = matches!(&error, SessionError::Broker(error)
-                        if kind_of(error) == ErrorKind::Operator);
-                    if gone || !link.consuming.status().connected() {
-                        link.suspect();
-                    }
-                    if matches!(error, SessionError::StoreAway) {
-                        self.store_breaker.closed().await;
-                    }
-                }
+            self.session(link, &mut window).await.map(|()| Next::End)
+        };
+        let failed = async |link: &Link, error: SessionError| {
+            tracing::warn!(consumer = self.index, %error, "consuming was interrupted");
+            // A queue that is not there any more is declared when connecting.
+            if matches!(&error, SessionError::Broker(error) if kind_of(error) == ErrorKind::Operator)
+            {
+                link.suspect();
             }
-            drop(link);
-            if began.elapsed() > max {
-                backoff.reset();
+            if matches!(error, SessionError::StoreAway) {
+                self.store_breaker.closed().await;
             }
-            tokio::time::sleep(backoff.next_pause()).await;
-        }
+        };
+        sessions::run(self.link.clone(), &settings.broker, session, failed).await;
+    }
+
+    /// A channel's part of the bytes in hand is half of those that may be on their way; the rest is
+    /// for what comes over HTTP.
+    fn window(&self) -> Window {
+        let settings = self.intake.settings.get();
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let part = bytes(settings.ingest.max_in_flight) / 2 / settings.broker.channels.max(1);
+        // A frame of that size takes about twice as much when it is read.
+        let assumed = bytes(settings.broker.max_message_bytes).saturating_mul(2);
+        Window::new(settings.broker.prefetch, part, assumed)
     }
 
     /// Consumes on one channel. `Ok` when it was drained.
-    async fn session(&self, link: &Link) -> Result<(), SessionError> {
+    async fn session(&self, link: &Link, window: &mut Window) -> Result<(), SessionError> {
         let channel = link.consuming.create_channel().await?;
-        let (queue, prefetch, release_after) = {
-            let settings = self.settings.get();
-            let broker = &settings.broker;
-            (broker.queue.clone(), broker.prefetch, broker.release_after)
-        };
-        // Prefetch first: a consumer that starts without one is sent the whole queue.
-        channel
-            .basic_qos(prefetch, BasicQosOptions::default())
-            .await?;
-        let tag = format!("eclusa-{}-{}", std::process::id(), self.index);
-        let consumer = channel
-            .basic_consume(
-                queue.as_str().into(),
-                tag.as_str().into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
-        tracing::info!(consumer = self.index, queue, prefetch, "consuming");
-        let ledger = Arc::new(ChannelLedger::new(self.metrics.ledgers.consume.clone()));
+        let release_after = self.intake.settings.get().broker.release_after;
+        let ledger = Arc::new(ChannelLedger::new(
+            self.intake.metrics.ledgers.consume.clone(),
+        ));
+        let tag = Cell::new(0);
         // One future for the whole session: broken off between taking settlements out of the ledger
         // and telling the broker, it would forget them.
         let mut acknowledging = std::pin::pin!(acknowledge(&channel, &ledger));
         tokio::select! {
-            result = self.take(consumer, &ledger) => result?,
+            result = self.consume(&channel, &tag, &ledger, window) => {
+                if matches!(result, Err(SessionError::TooLarge)) {
+                    channel.close(200, "messages are too large".into()).await?;
+                }
+                result?;
+            }
             result = &mut acknowledging => return result.map_err(SessionError::from),
             () = self.store_breaker.away_for(release_after) => {
                 // All that is in hand goes back, wherever it is, so that none of it is written
@@ -166,109 +156,123 @@ impl Wiring {
             }
             () = self.lifecycle.reached(Phase::Draining) => {}
         }
-        self.drain(&channel, &tag, &ledger, acknowledging).await?;
+        self.drain(&channel, &self.tag(tag.get()), &ledger, acknowledging)
+            .await?;
         Ok(())
     }
 
-    /// Takes messages until the stream ends, which is a failure.
+    /// One consumer after another on the channel, each with the prefetch that fits the messages of
+    /// the time.
+    async fn consume(
+        &self,
+        channel: &Channel,
+        tag: &Cell<usize>,
+        ledger: &Arc<ChannelLedger>,
+        window: &mut Window,
+    ) -> Result<(), SessionError> {
+        let queue = self.intake.settings.get().broker.queue.clone();
+        loop {
+            let prefetch = window.prefetch();
+            // Prefetch first: a consumer that starts without one is sent the whole queue.
+            channel
+                .basic_qos(prefetch, BasicQosOptions::default())
+                .await?;
+            let name = self.tag(tag.get());
+            let consumer = channel
+                .basic_consume(
+                    queue.as_str().into(),
+                    name.as_str().into(),
+                    BasicConsumeOptions::default(),
+                    FieldTable::default(),
+                )
+                .await?;
+            tracing::info!(consumer = self.index, queue, prefetch, "consuming");
+            // One for the consumer's life: it remembers the end, which may come with a chunk.
+            let mut chunks = consumer.ready_chunks(AT_ONCE);
+            self.take(&mut chunks, ledger, window).await?;
+            // What was delivered until the broker knew comes before the stream's end, so that the
+            // ledger sees all messages in their order.
+            channel
+                .basic_cancel(name.as_str().into(), BasicCancelOptions::default())
+                .await?;
+            while let Some(chunk) = chunks.next().await {
+                self.push(chunk, ledger, window).await?;
+            }
+            window.adjust();
+            tag.set(tag.get() + 1);
+        }
+    }
+
+    fn tag(&self, round: usize) -> String {
+        format!("eclusa-{}-{}-{round}", std::process::id(), self.index)
+    }
+
+    /// Takes messages until another prefetch would fit them better. The stream's end is a failure.
     async fn take(
         &self,
-        consumer: Consumer,
+        chunks: &mut ReadyChunks<Consumer>,
         ledger: &Arc<ChannelLedger>,
+        window: &mut Window,
     ) -> Result<(), SessionError> {
-        const AT_ONCE: usize = 512;
-        let mut chunks = consumer.ready_chunks(AT_ONCE);
         while let Some(chunk) = chunks.next().await {
-            let mut deliveries = Vec::with_capacity(chunk.len());
-            let mut suspects = Vec::new();
-            for message in chunk {
-                let message = message?;
-                if message.redelivered {
-                    // It was in hand when something ended uncleanly, and may have been the cause.
-                    let mut alone = Vec::new();
-                    self.read(message, ledger, &mut alone).await;
-                    suspects.push(alone);
-                } else {
-                    self.read(message, ledger, &mut deliveries).await;
-                }
+            let few = chunk.len() < FEW.min(usize::from(window.prefetch()) / 2);
+            self.push(chunk, ledger, window).await?;
+            if window.is_off() {
+                return Ok(());
             }
-            failpoint::hit("amqp_consumer.push");
-            // Waits for room in the mailbox: that is the back-pressure towards the broker.
-            suspects.retain(|group| !group.is_empty());
-            if !suspects.is_empty() {
-                let pushed = self.accumulator.send(PushAlone(suspects)).await;
-                pushed.map_err(|_| SessionError::Accumulator)?;
-            }
-            if !deliveries.is_empty() {
-                let pushed = self.accumulator.send(Push(deliveries)).await;
-                pushed.map_err(|_| SessionError::Accumulator)?;
+            if few {
+                tokio::time::sleep(MOMENT).await;
             }
         }
         Err(SessionError::StreamEnded)
     }
 
-    /// Enters a message in the ledger and makes deliveries of its events.
-    async fn read(
+    /// Reads messages and hands their events over. More bytes than the window was meant to let in
+    /// end the session: what has not been read yet is then read in smaller portions.
+    async fn push(
         &self,
-        message: Message,
+        chunk: Vec<lapin::Result<Message>>,
         ledger: &Arc<ChannelLedger>,
-        deliveries: &mut Vec<Delivery>,
-    ) {
-        self.metrics.messages_consumed.inc();
-        let rules = {
-            let settings = self.settings.get();
-            Rulebook {
-                limits: settings.ingest.item_limits(),
-                producer: settings.ingest.producer.as_str().into(),
-                missing_id: settings.broker.missing_id,
-                again: None,
-            }
-        };
-        let tag = message.delivery_tag;
-        let contents = message::read(&message.data, &message.properties, &rules);
-        let tickets = contents.events.len() + contents.bad.len();
-        ledger.enter(tag, tickets, self.budget.take(message.data.len()));
-        for event in contents.events {
-            let first = contents.attempts == 0 && contents.letter.is_none();
-            if event.source == crate::event::Source::Amqp && first {
-                self.metrics.accepted.with_label_values(&["amqp"]).inc();
-            }
-            let mut delivery = Delivery::new(event, Ticket::new(ledger.clone(), tag));
-            delivery.attempts = contents.attempts;
-            delivery.letter = contents.letter;
-            delivery
-                .span
-                .in_scope(|| tracing::debug!(redelivered = message.redelivered, "consumed"));
-            deliveries.push(delivery);
-        }
-        for bad in contents.bad {
-            let property = |text: &Option<lapin::types::ShortString>| {
-                text.as_ref().map(|text| text.as_str().to_owned())
+        window: &mut Window,
+    ) -> Result<(), SessionError> {
+        let mut deliveries = Vec::with_capacity(chunk.len());
+        let mut suspects = Vec::new();
+        let mut overflows = false;
+        for message in chunk {
+            let message = message?;
+            let redelivered = message.redelivered;
+            // It was in hand when something ended uncleanly, and may have been the cause.
+            let mut alone = Vec::new();
+            let group = if redelivered {
+                &mut alone
+            } else {
+                &mut deliveries
             };
-            let mut headers = dead_letter::headers_of(&message.properties);
-            if let Some(item) = bad.item {
-                headers.insert(dead_letter::ITEM.to_owned(), item.into());
+            let weight = self.intake.read(message, ledger, group).await;
+            window.saw(weight);
+            if !alone.is_empty() {
+                suspects.push(alone);
             }
-            let properties = &message.properties;
-            let unreadable = Unreadable {
-                letter: dead_letter::id_of(properties, &bad.body, bad.item, rules.missing_id),
-                frame: dead_letter::is_frame(properties),
-                headers,
-                body: bad.body,
-                content_type: property(message.properties.content_type()),
-                message_id: property(message.properties.message_id()),
-                ticket: Ticket::new(ledger.clone(), tag),
-                cause: bad.cause,
-                error: bad.error,
-            };
-            // While there is room nobody waits for the dead letter's confirm; when there is none,
-            // waiting is the back-pressure.
-            if let Err(rejected) = self.retry.try_send(unreadable)
-                && self.retry.send(rejected.into_message()).await.is_err()
-            {
-                tracing::warn!("the retry supervisor crashed; a message returns to its queue");
+            overflows = window.overflows(ledger.bytes());
+            if overflows {
+                break;
             }
         }
+        failpoint::hit("amqp_consumer.push");
+        // Waits for room in the mailbox: that is the back-pressure towards the broker.
+        if !suspects.is_empty() {
+            let pushed = self.accumulator.send(PushAlone(suspects)).await;
+            pushed.map_err(|_| SessionError::Accumulator)?;
+        }
+        if !deliveries.is_empty() {
+            let pushed = self.accumulator.send(Push(deliveries)).await;
+            pushed.map_err(|_| SessionError::Accumulator)?;
+        }
+        if overflows {
+            window.adjust();
+            return Err(SessionError::TooLarge);
+        }
+        Ok(())
     }
 
     /// Stops taking, lets what is in hand settle, and closes the channel behind the last
@@ -295,29 +299,5 @@ impl Wiring {
             }
         }
         channel.close(200, "drained".into()).await
-    }
-}
-
-/// Tells the broker what has been settled, for as long as the channel lives.
-async fn acknowledge(channel: &Channel, ledger: &ChannelLedger) -> Result<(), lapin::Error> {
-    loop {
-        for acknowledgement in ledger.take_settled() {
-            failpoint::hit("amqp_consumer.acknowledge");
-            match acknowledgement {
-                Acknowledgement::UpTo(tag) => {
-                    let options = BasicAckOptions { multiple: true };
-                    channel.basic_ack(tag, options).await?;
-                }
-                Acknowledgement::Requeue(tag) => {
-                    let options = BasicNackOptions {
-                        multiple: false,
-                        requeue: true,
-                    };
-                    channel.basic_nack(tag, options).await?;
-                }
-            }
-        }
-        ledger.told();
-        ledger.changed().await;
     }
 }

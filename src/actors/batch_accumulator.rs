@@ -2,6 +2,7 @@
 //! due, the gate opens for the next writer that asks.
 
 use super::db_writer::{AskReady, DbWriter, WriteBatch};
+use super::handoff::{ENOUGH, ENOUGH_ALONE, WaitingEvents};
 use super::open_batch::OpenBatch;
 use crate::config::batch::BatchSettings;
 use crate::event::{Awaited, Delivery};
@@ -12,11 +13,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a few events wait at most for a write that is under way to end, if another writer is idle.
+const LINGER: Duration = Duration::from_millis(20);
+
 /// What the accumulator is wired to; it survives a restart, the events do not.
 #[derive(Clone)]
 pub struct Wiring {
     /// The writers, by index.
     pub writers: Vec<Mailbox<DbWriter>>,
+    /// What the doors bring.
+    pub waiting: WaitingEvents,
     /// Events that readers wait for.
     pub awaited: Awaited,
     /// Metrics.
@@ -42,6 +48,19 @@ pub struct Push(pub Vec<Delivery>);
 #[rtype(result = "()")]
 pub struct PushAlone(pub Vec<Vec<Delivery>>);
 
+/// Events in their order, in groups; a group may have to go alone.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PushInLine(pub Vec<Group>);
+
+/// Events of [`PushInLine`].
+pub struct Group {
+    /// They go in a batch of their own, in their turn.
+    pub alone: bool,
+    /// The events.
+    pub deliveries: Vec<Delivery>,
+}
+
 /// A writer has nothing to do.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -57,13 +76,19 @@ pub struct Reconfigure(pub BatchSettings);
 #[rtype(result = "()")]
 pub struct Drain;
 
+/// What is here goes out; what comes later gathers as before.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Flush;
+
 /// What is here returns to its source: the store has been away for long, and the broker will not
 /// wait for acknowledgements for ever.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Discard;
 
-/// A reader has begun to wait for an event that may be in the open batch.
+/// A door has brought something while a writer was idle, or a reader has begun to wait for an event
+/// that may be in the open batch.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Nudge;
@@ -74,6 +99,9 @@ impl ActorMessage for Push {
 impl ActorMessage for PushAlone {
     const NAME: &'static str = "push_alone";
 }
+impl ActorMessage for PushInLine {
+    const NAME: &'static str = "push_in_line";
+}
 impl ActorMessage for WriterReady {
     const NAME: &'static str = "writer_ready";
 }
@@ -82,6 +110,9 @@ impl ActorMessage for Reconfigure {
 }
 impl ActorMessage for Drain {
     const NAME: &'static str = "drain";
+}
+impl ActorMessage for Flush {
+    const NAME: &'static str = "flush";
 }
 impl ActorMessage for Discard {
     const NAME: &'static str = "discard";
@@ -102,9 +133,32 @@ impl BatchAccumulator {
         }
     }
 
-    /// Hands batches to writers for as long as there are both.
+    /// How much longer what the doors bring, and little of it, waits to share a write: the one that
+    /// follows the write under way, or, with a linger, one with what comes soon. `None` when it does
+    /// not wait.
+    fn shares_next_write(&self) -> Option<Duration> {
+        let under_way = self.idle.len() < self.wiring.writers.len();
+        let (linger, enough) = if under_way {
+            (LINGER, ENOUGH)
+        } else {
+            (self.open.linger(), ENOUGH_ALONE)
+        };
+        let (count, age) = self.wiring.waiting.look();
+        let left = linger.checked_sub(age).filter(|left| !left.is_zero())?;
+        let few = count > 0 && count < enough;
+        let waits = few && !self.open.is_draining() && self.open.due().is_none();
+        waits.then_some(left)
+    }
+
+    /// Hands batches to writers for as long as there are both. What the doors bring is taken only
+    /// when there is a writer for it.
     fn dispatch(&mut self, ctx: &mut Context<Self>) {
-        while !self.idle.is_empty() {
+        while !self.idle.is_empty() && self.shares_next_write().is_none() {
+            let brought = self.wiring.waiting.take();
+            if !brought.is_empty() {
+                failpoint::hit("batch_accumulator.push");
+                self.open.push(brought);
+            }
             let Some(trigger) = self.open.due() else {
                 break;
             };
@@ -143,7 +197,8 @@ impl BatchAccumulator {
         if self.idle.is_empty() {
             return;
         }
-        if let Some(left) = self.open.time_left() {
+        let left = self.open.time_left().into_iter();
+        if let Some(left) = left.chain(self.shares_next_write()).min() {
             // A timer may fire a little early; a millisecond more keeps it from firing twice.
             let left = left + Duration::from_millis(1);
             self.timer = Some(ctx.run_later(left, |accumulator, ctx| {
@@ -183,11 +238,8 @@ impl Handler<Tracked<Push>> for BatchAccumulator {
             return;
         };
         failpoint::hit("batch_accumulator.push");
-        let armed = self.timer.is_some();
         self.open.push(deliveries);
-        if !armed || self.open.due().is_some() {
-            self.dispatch(ctx);
-        }
+        self.dispatch(ctx);
     }
 }
 
@@ -200,6 +252,25 @@ impl Handler<Tracked<PushAlone>> for BatchAccumulator {
         };
         for group in groups {
             self.open.push_alone(group);
+        }
+        self.dispatch(ctx);
+    }
+}
+
+impl Handler<Tracked<PushInLine>> for BatchAccumulator {
+    type Result = ();
+
+    fn handle(&mut self, message: Tracked<PushInLine>, ctx: &mut Self::Context) {
+        let Some((PushInLine(groups), _handling)) = message.open() else {
+            return;
+        };
+        failpoint::hit("batch_accumulator.push");
+        for group in groups {
+            if group.alone {
+                self.open.push_alone_in_line(group.deliveries);
+            } else {
+                self.open.push(group.deliveries);
+            }
         }
         self.dispatch(ctx);
     }
@@ -242,12 +313,23 @@ impl Handler<Tracked<Drain>> for BatchAccumulator {
     }
 }
 
+impl Handler<Tracked<Flush>> for BatchAccumulator {
+    type Result = ();
+
+    fn handle(&mut self, message: Tracked<Flush>, ctx: &mut Self::Context) {
+        let _handling = message.open();
+        self.open.flush();
+        self.dispatch(ctx);
+    }
+}
+
 impl Handler<Tracked<Discard>> for BatchAccumulator {
     type Result = ();
 
     fn handle(&mut self, message: Tracked<Discard>, _: &mut Self::Context) {
         let _handling = message.open();
         self.open = self.open.emptied();
+        drop(self.wiring.waiting.take());
     }
 }
 

@@ -7,12 +7,14 @@ use crate::config::retry::RetrySettings;
 use crate::event::{Awaited, Batch};
 use crate::metrics::Metrics;
 use crate::store::EventStore;
-use crate::supervision::{ActorMessage, Breaker, Mailbox, Tracked, failpoint};
+use crate::supervision::{ActorMessage, Breaker, Handling, Mailbox, Tracked, failpoint};
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Supervised, WrapFuture,
 };
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// What a writer is wired to.
 #[derive(Clone)]
@@ -25,6 +27,10 @@ pub struct Wiring {
     pub breaker: Breaker,
     /// Whom it asks for work.
     pub accumulator: Mailbox<BatchAccumulator>,
+    /// The lane whose order it keeps, if it keeps one.
+    pub lane: Option<i64>,
+    /// Bounds the writes at one time, over all writers.
+    pub turns: Arc<Semaphore>,
     /// Who takes what failed.
     pub retry: Mailbox<RetrySupervisor>,
     /// How often an event may fail.
@@ -45,6 +51,9 @@ pub struct Wiring {
 pub struct DbWriter {
     wiring: Wiring,
     busy: bool,
+    /// Batches that came while it was busy. An accumulator that was restarted has every idle writer
+    /// ask, also one that had asked already: then it is given two.
+    waiting: VecDeque<(Batch, Handling)>,
 }
 
 /// A batch to write.
@@ -70,7 +79,29 @@ impl DbWriter {
         Self {
             wiring,
             busy: false,
+            waiting: VecDeque::new(),
         }
+    }
+
+    /// Writes a batch, then those that wait behind it, and asks for more when there are none. Never
+    /// two at once: the later one could overtake, and within a lane nothing may.
+    fn write(&mut self, batch: Batch, handling: Handling, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let wiring = self.wiring.clone();
+        ctx.spawn(
+            async move {
+                let _handling = handling;
+                Writing::new(wiring, batch).run().await;
+            }
+            .into_actor(self)
+            .map(|(), writer, ctx| match writer.waiting.pop_front() {
+                Some((batch, handling)) => writer.write(batch, handling, ctx),
+                None => {
+                    writer.busy = false;
+                    writer.ask(ctx);
+                }
+            }),
+        );
     }
 
     /// Asks for work, waiting for room in the accumulator's mailbox if need be: a request that got
@@ -104,6 +135,8 @@ impl Actor for DbWriter {
 impl Supervised for DbWriter {
     fn restarting(&mut self, _: &mut Self::Context) {
         self.busy = false;
+        // Dropped with their tickets: these events return, as those of the batch in hand do.
+        self.waiting.clear();
     }
 }
 
@@ -126,18 +159,13 @@ impl Handler<Tracked<WriteBatch>> for DbWriter {
             return;
         };
         failpoint::hit("db_writer.write_batch");
-        self.busy = true;
-        let wiring = self.wiring.clone();
-        ctx.spawn(
-            async move {
-                let _handling = handling;
-                Writing::new(wiring, batch).run().await;
-            }
-            .into_actor(self)
-            .map(|(), writer, ctx| {
-                writer.busy = false;
-                writer.ask(ctx);
-            }),
-        );
+        if self.busy {
+            self.waiting.push_back((batch, handling));
+        } else {
+            self.write(batch, handling, ctx);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //!
 //! Replicas may compete for the queue: a letter that is delivered twice is buried once.
 
+use super::sessions::{self, Next};
 use crate::broker::connection::{Link, LinkWatch};
 use crate::broker::dead_letter;
 use crate::config::broker::BrokerSettings;
@@ -19,7 +20,7 @@ use lapin::message::Delivery as Message;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Letters in hand at once. Their bodies may be large; dead letters are in no hurry.
 const PREFETCH: u16 = 32;
@@ -84,30 +85,16 @@ enum SessionError {
 
 impl Wiring {
     /// One session after another.
-    async fn run(mut self) {
-        let (min, max) = (self.settings.reconnect_min, self.settings.reconnect_max);
-        let mut backoff = Backoff::new(min, max);
-        loop {
-            let Ok(link) = self.link.wait_for(Option::is_some).await.map(|l| l.clone()) else {
-                return;
-            };
-            let Some(link) = link else { continue };
-            let began = Instant::now();
-            let Err(error) = self.session(&link).await;
+    async fn run(self) {
+        let session = async |link: &Link| self.session(link).await;
+        let failed = async |_: &Link, error: SessionError| {
             tracing::warn!(%error, "projecting dead letters was interrupted");
-            if !link.consuming.status().connected() {
-                link.suspect();
-            }
-            drop(link);
-            if began.elapsed() > max {
-                backoff.reset();
-            }
-            tokio::time::sleep(backoff.next_pause()).await;
-        }
+        };
+        sessions::run(self.link.clone(), &self.settings, session, failed).await;
     }
 
     /// Consumes on one channel until that fails.
-    async fn session(&self, link: &Link) -> Result<std::convert::Infallible, SessionError> {
+    async fn session(&self, link: &Link) -> Result<Next, SessionError> {
         let channel = link.consuming.create_channel().await?;
         channel
             .basic_qos(PREFETCH, BasicQosOptions::default())

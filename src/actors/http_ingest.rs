@@ -1,31 +1,33 @@
 //! `HttpIngest`: one in every HTTP worker. Makes the requests' events durable: in direct mode
 //! through the accumulator into the store, in full mode as frames on the work queue.
 //!
+//! With an order by user there is a line for each shard, and one frame of it on its way at a time: so
+//! nothing goes ahead of a frame that does not arrive.
+//!
 //! Nothing is waited for to fill a frame: the first event goes at once, and what arrives while it
 //! is being confirmed travels together in the next one.
 
-use super::batch_accumulator::{BatchAccumulator, Push};
+use super::departures::{self, Departures, Frame, Place};
+use super::handoff::Handoff;
 use crate::broker::error::kind_of_publish;
-use crate::broker::publisher::Publisher;
+use crate::broker::publisher::{PublishError, Publisher};
+use crate::broker::shards::Shards;
+use crate::broker::sorting::Bounds;
 use crate::event::outcome::Refusal;
-use crate::event::{Delivery, Outcome, frame};
+use crate::event::{Completions, Delivery, Outcome};
 use crate::metrics::Metrics;
-use crate::supervision::{ActorMessage, Breaker, Mailbox, Tracked, failpoint};
+use crate::supervision::{ActorMessage, Breaker, Tracked, failpoint};
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Supervised, WrapFuture,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Frames of one worker that may be on their way at once. One alone would leave the broker idle
-/// between a confirm and the next frame; many would make frames small again.
-const FRAMES_IN_FLIGHT: usize = 4;
-
 /// Where events become durable.
 #[derive(Clone)]
 pub enum Door {
     /// In the store.
-    Direct(Mailbox<BatchAccumulator>),
+    Direct(Handoff),
     /// On the work queue.
     Broker {
         /// The way there.
@@ -33,11 +35,15 @@ pub enum Door {
         /// Whether the broker is there.
         breaker: Breaker,
         /// Where events go while it is not; nowhere if they are to be refused.
-        fallback: Option<Mailbox<BatchAccumulator>>,
-        /// Most events in a frame.
-        max_events: usize,
-        /// Most bytes in a frame, unless a single event is larger.
-        max_bytes: usize,
+        fallback: Option<Handoff>,
+        /// The shards that users are spread over, if their events keep an order.
+        shards: Option<Shards>,
+        /// What waits, of all workers.
+        departures: Departures,
+        /// Frames that may be on their way at once.
+        frames_in_flight: usize,
+        /// How large a frame may be.
+        bounds: Bounds,
     },
 }
 
@@ -46,6 +52,8 @@ pub enum Door {
 pub struct Wiring {
     /// Where events become durable.
     pub door: Door,
+    /// The answers for this worker's requests.
+    pub completions: Completions,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -54,9 +62,17 @@ pub struct Wiring {
 pub struct HttpIngest {
     wiring: Wiring,
     pending: VecDeque<Delivery>,
-    frames_in_flight: usize,
+    /// With an order: what waits for its shard, by shard.
+    lines: Vec<Line>,
     /// A flush is already due at the end of this turn.
     flushing: bool,
+}
+
+/// What waits for a shard.
+#[derive(Default)]
+struct Line {
+    pending: VecDeque<Delivery>,
+    frame_in_flight: bool,
 }
 
 /// A request's events. Their answer comes to whoever opened the request
@@ -75,7 +91,7 @@ impl HttpIngest {
         Self {
             wiring,
             pending: VecDeque::new(),
-            frames_in_flight: 0,
+            lines: Vec::new(),
             flushing: false,
         }
     }
@@ -85,134 +101,175 @@ impl HttpIngest {
         self.flushing = false;
         failpoint::hit("http_ingest.flush");
         match self.wiring.door.clone() {
-            Door::Direct(accumulator) => {
-                write_directly(&accumulator, self.pending.drain(..).collect());
-            }
+            Door::Direct(handoff) => handoff.push(self.pending.drain(..)),
             Door::Broker {
                 publisher,
                 breaker,
                 fallback,
-                max_events,
-                max_bytes,
+                shards,
+                departures,
+                frames_in_flight,
+                bounds,
             } => {
+                let in_line = self.lines.iter().any(|line| !line.pending.is_empty());
+                if self.pending.is_empty() && departures.is_empty() && !in_line {
+                    return;
+                }
                 let available = publisher.is_available();
                 if !available {
                     breaker.failed();
                 }
                 if !available || !breaker.is_closed() {
-                    let deliveries = self.pending.drain(..).collect();
+                    let lines = self
+                        .lines
+                        .iter_mut()
+                        .flat_map(|line| line.pending.drain(..));
+                    let waiting = departures.take().into_iter().chain(lines);
+                    let deliveries = waiting.chain(self.pending.drain(..)).collect();
                     fall_back(fallback.as_ref(), deliveries, &self.wiring.metrics);
                     return;
                 }
-                while self.frames_in_flight < FRAMES_IN_FLIGHT && !self.pending.is_empty() {
-                    let Some(frame) = self.next_frame(max_events, max_bytes) else {
-                        continue;
-                    };
-                    self.publish(frame, *publisher.clone(), &breaker, fallback.clone(), ctx);
+                if let Some(shards) = shards {
+                    for (shard, frame) in self.frames_in_line(shards, bounds) {
+                        self.publish_in_line(shard, frame, *publisher.clone(), &breaker, ctx);
+                    }
+                    return;
+                }
+                departures.add(self.pending.drain(..));
+                while let Some((frame, place)) = departures.next(frames_in_flight, bounds) {
+                    let (publisher, fallback) = (*publisher.clone(), fallback.clone());
+                    self.publish(frame, place, publisher, &breaker, fallback, ctx);
                 }
             }
         }
     }
 
-    /// A frame from the front of what is pending; `None` when nothing of it could be written.
-    fn next_frame(&mut self, max_events: usize, max_bytes: usize) -> Option<Frame> {
-        let mut encoder = frame::Encoder::default();
-        let mut deliveries = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = self.pending.front() {
-            bytes += next.event.weight();
-            if !encoder.is_empty() && (encoder.len() >= max_events || bytes > max_bytes) {
-                break;
-            }
-            let Some(delivery) = self.pending.pop_front() else {
-                break;
-            };
-            match encoder.push(&delivery.event) {
-                Ok(()) => deliveries.push(delivery),
-                Err(error) => tracing::error!(%error, "cannot write an event as JSON"),
+    /// Puts what is pending into the lines of its shards, and takes a frame from each line that has
+    /// none on its way.
+    fn frames_in_line(&mut self, shards: Shards, bounds: Bounds) -> Vec<(usize, Frame)> {
+        self.lines
+            .resize_with(usize::from(shards.count), Line::default);
+        for delivery in self.pending.drain(..) {
+            if let Some(line) = self.lines.get_mut(shards.of_event(&delivery.event)) {
+                line.pending.push_back(delivery);
             }
         }
-        (!deliveries.is_empty()).then(|| Frame {
-            body: encoder.finish(),
-            deliveries,
-        })
+        let mut frames = Vec::new();
+        for (shard, line) in self.lines.iter_mut().enumerate() {
+            if line.frame_in_flight || line.pending.is_empty() {
+                continue;
+            }
+            if let Some(frame) = Frame::of(departures::front(&mut line.pending, bounds)) {
+                line.frame_in_flight = true;
+                frames.push((shard, frame));
+            }
+        }
+        frames
+    }
+
+    /// Publishes a frame to its shard. If it does not arrive, what stands behind it is refused too.
+    fn publish_in_line(
+        &mut self,
+        shard: usize,
+        frame: Frame,
+        publisher: Publisher,
+        breaker: &Breaker,
+        ctx: &mut Context<Self>,
+    ) {
+        let metrics = Arc::clone(&self.wiring.metrics);
+        let breaker = breaker.clone();
+        ctx.spawn(
+            async move {
+                failpoint::hit("http_ingest.publish");
+                let result = publisher
+                    .publish_to_shard(shard, &frame.body, None, 0)
+                    .await;
+                failpoint::hit("http_ingest.after_confirm");
+                let arrived = result.is_ok();
+                finish(frame.deliveries, result, &breaker, None, &metrics);
+                arrived
+            }
+            .into_actor(self)
+            .map(move |arrived, ingest, ctx| {
+                if let Some(line) = ingest.lines.get_mut(shard) {
+                    line.frame_in_flight = false;
+                    if !arrived {
+                        let behind = line.pending.drain(..).collect();
+                        settle(behind, Outcome::Refused(Refusal::Unavailable));
+                    }
+                }
+                ingest.flush(ctx);
+            }),
+        );
     }
 
     /// Publishes a frame; when the broker confirms it, its events are durable.
     fn publish(
         &mut self,
         frame: Frame,
+        place: Place,
         publisher: Publisher,
         breaker: &Breaker,
-        fallback: Option<Mailbox<BatchAccumulator>>,
+        fallback: Option<Handoff>,
         ctx: &mut Context<Self>,
     ) {
         let metrics = Arc::clone(&self.wiring.metrics);
         let breaker = breaker.clone();
-        self.frames_in_flight += 1;
         ctx.spawn(
             async move {
                 let Frame { body, deliveries } = frame;
                 failpoint::hit("http_ingest.publish");
                 let result = publisher.publish_frame(&body).await;
                 failpoint::hit("http_ingest.after_confirm");
-                match result {
-                    Ok(()) => {
-                        breaker.succeeded();
-                        metrics.frames_published.inc();
-                        settle(deliveries, Outcome::Published);
-                    }
-                    Err(error) => {
-                        let kind = kind_of_publish(&error);
-                        tracing::error!(
-                            kind = kind.as_str(),
-                            %error,
-                            events = deliveries.len(),
-                            "events not published"
-                        );
-                        breaker.failed();
-                        fall_back(fallback.as_ref(), deliveries, &metrics);
-                    }
-                }
+                finish(deliveries, result, &breaker, fallback.as_ref(), &metrics);
             }
             .into_actor(self)
             .map(|(), ingest, ctx| {
-                ingest.frames_in_flight -= 1;
+                // Before the flush, which may need it.
+                drop(place);
                 ingest.flush(ctx);
             }),
         );
     }
 }
 
-/// A message for the work queue, and whom to answer for the events in it.
-struct Frame {
-    body: Vec<u8>,
+/// Answers for the events of a frame that was confirmed, or lets them fall back.
+fn finish(
     deliveries: Vec<Delivery>,
+    result: Result<(), PublishError>,
+    breaker: &Breaker,
+    fallback: Option<&Handoff>,
+    metrics: &Metrics,
+) {
+    match result {
+        Ok(()) => {
+            breaker.succeeded();
+            metrics.frames_published.inc();
+            settle(deliveries, Outcome::Published);
+        }
+        Err(error) => {
+            let kind = kind_of_publish(&error);
+            tracing::error!(
+                kind = kind.as_str(),
+                %error,
+                events = deliveries.len(),
+                "events not published"
+            );
+            breaker.failed();
+            fall_back(fallback, deliveries, metrics);
+        }
+    }
 }
 
 /// Into the store without the broker, if that is allowed. An event that the broker has all the same
 /// is known under its id when it comes from there.
-fn fall_back(
-    fallback: Option<&Mailbox<BatchAccumulator>>,
-    deliveries: Vec<Delivery>,
-    metrics: &Metrics,
-) {
+fn fall_back(fallback: Option<&Handoff>, deliveries: Vec<Delivery>, metrics: &Metrics) {
     match fallback {
-        Some(accumulator) => {
+        Some(handoff) => {
             metrics.fallback.inc_by(deliveries.len() as u64);
-            write_directly(accumulator, deliveries);
+            handoff.push(deliveries);
         }
         None => settle(deliveries, Outcome::Refused(Refusal::Unavailable)),
-    }
-}
-
-fn write_directly(accumulator: &Mailbox<BatchAccumulator>, deliveries: Vec<Delivery>) {
-    if deliveries.is_empty() {
-        return;
-    }
-    if let Err(rejected) = accumulator.try_send(Push(deliveries)) {
-        let Push(deliveries) = rejected.into_message();
-        settle(deliveries, Outcome::Refused(Refusal::Overloaded));
     }
 }
 
@@ -227,6 +284,13 @@ fn settle(deliveries: Vec<Delivery>, outcome: Outcome) {
 
 impl Actor for HttpIngest {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let completions = self.wiring.completions.clone();
+        ctx.spawn(async move { completions.hand_out().await }.into_actor(self));
+        // After a crash: what the other workers' events wait for may have been a frame of this one.
+        self.flush(ctx);
+    }
 }
 
 impl Supervised for HttpIngest {

@@ -10,6 +10,8 @@ struct Pending {
     delivery: Delivery,
     since: Instant,
     weight: usize,
+    /// It goes in a batch of its own, with the others of this number, but in its turn.
+    alone: Option<u64>,
 }
 
 /// Events that wait for a writer.
@@ -27,6 +29,11 @@ pub struct OpenBatch {
     /// groups that come back again and again hold nobody up.
     last_alone: bool,
     draining: bool,
+    /// How many of `pending` go alone in their turn, and the number of the next group of them.
+    in_line: usize,
+    next_group: u64,
+    /// How many of `pending` do not wait.
+    flushing: usize,
 }
 
 impl OpenBatch {
@@ -41,6 +48,9 @@ impl OpenBatch {
             suspects: VecDeque::new(),
             last_alone: false,
             draining: false,
+            in_line: 0,
+            next_group: 0,
+            flushing: 0,
         }
     }
 
@@ -54,6 +64,17 @@ impl OpenBatch {
 
     /// Adds events.
     pub fn push(&mut self, deliveries: Vec<Delivery>) {
+        self.append(deliveries, None);
+    }
+
+    /// Adds events that go in a batch of their own, but behind all that are here already.
+    pub fn push_alone_in_line(&mut self, deliveries: Vec<Delivery>) {
+        self.in_line += deliveries.len();
+        self.next_group += 1;
+        self.append(deliveries, Some(self.next_group));
+    }
+
+    fn append(&mut self, deliveries: Vec<Delivery>, alone: Option<u64>) {
         let since = Instant::now();
         for delivery in deliveries {
             let weight = delivery.event.weight();
@@ -63,6 +84,7 @@ impl OpenBatch {
                 delivery,
                 since,
                 weight,
+                alone,
             });
         }
     }
@@ -70,6 +92,16 @@ impl OpenBatch {
     /// Adds events that go in a batch of their own.
     pub fn push_alone(&mut self, deliveries: Vec<Delivery>) {
         self.suspects.push_back(deliveries);
+    }
+
+    /// How long a few events may wait for others though a writer is idle.
+    pub fn linger(&self) -> Duration {
+        self.settings.linger
+    }
+
+    /// Whether nothing waits any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// New bounds for what is in it and what comes.
@@ -80,6 +112,11 @@ impl OpenBatch {
     /// From now on nothing waits.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// What is here now does not wait.
+    pub fn flush(&mut self) {
+        self.flushing = self.pending.len();
     }
 
     /// Why a batch should leave now, if it should.
@@ -94,19 +131,23 @@ impl OpenBatch {
 
     fn ordinary_due(&self) -> Option<Trigger> {
         let oldest = self.pending.front()?;
+        if oldest.alone.is_some() {
+            return Some(Trigger::Alone);
+        }
         if self.pending.len() >= self.settings.max_events {
             return Some(Trigger::Size);
         }
         if self.bytes >= self.max_bytes() {
             return Some(Trigger::Bytes);
         }
-        if self.draining {
+        if self.draining || self.flushing > 0 {
             return Some(Trigger::Drain);
         }
         if oldest.since.elapsed() >= self.settings.max_wait {
             return Some(Trigger::Time);
         }
-        if self.callers > 0 || self.holds_awaited() {
+        // What stands before a group that goes alone is not held back either.
+        if self.callers > 0 || self.in_line > 0 || self.holds_awaited() {
             return Some(Trigger::Idle);
         }
         None
@@ -125,19 +166,30 @@ impl OpenBatch {
     /// Takes out a batch: a group that goes alone, else the oldest events within the bounds.
     pub fn cut(&mut self, trigger: Trigger) -> Batch {
         self.last_alone = trigger == Trigger::Alone;
-        if trigger == Trigger::Alone {
-            let group = self.suspects.pop_front().unwrap_or_default();
+        if trigger == Trigger::Alone
+            && let Some(group) = self.suspects.pop_front()
+        {
             return Batch::new(group, trigger);
         }
         let (mut bytes, mut events) = (0, 0);
-        for pending in self.pending.iter().take(self.settings.max_events) {
-            if events > 0 && bytes + pending.weight > self.max_bytes() {
+        let group = self.pending.front().and_then(|oldest| oldest.alone);
+        // A group that goes alone goes whole.
+        let bound = group.map_or(self.settings.max_events, |_| usize::MAX);
+        for pending in self.pending.iter().take(bound) {
+            if pending.alone != group {
+                break;
+            }
+            if group.is_none() && events > 0 && bytes + pending.weight > self.max_bytes() {
                 break;
             }
             bytes += pending.weight;
             events += 1;
         }
         self.bytes = self.bytes.saturating_sub(bytes);
+        self.flushing = self.flushing.saturating_sub(events);
+        if group.is_some() {
+            self.in_line = self.in_line.saturating_sub(events);
+        }
         let deliveries: Vec<Delivery> = self.pending.drain(..events).map(|p| p.delivery).collect();
         let callers = deliveries
             .iter()
@@ -163,44 +215,15 @@ impl OpenBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, Origin, Outcome, Source, Ticket, id, item};
+    use crate::event::fixture::deliveries;
     use bytesize::ByteSize;
-    use serde_json::value::RawValue;
-    use std::sync::Arc;
-
-    struct Nobody(Patience);
-
-    impl Origin for Nobody {
-        fn settle(&self, _: u64, _: Outcome) {}
-        fn patience(&self) -> Patience {
-            self.0
-        }
-    }
-
-    fn deliveries(count: usize, patience: Patience) -> Vec<Delivery> {
-        let origin = Arc::new(Nobody(patience));
-        let event = || Event {
-            event_id: id::fresh(),
-            original_id: None,
-            producer: "p".into(),
-            user_id: None,
-            event_type: "t".to_owned(),
-            event_data: RawValue::from_string("{}".to_owned()).unwrap(),
-            session_id: None,
-            timestamp: None,
-            received_at: item::now(),
-            source: Source::Amqp,
-        };
-        (0..count)
-            .map(|slot| Delivery::new(event(), Ticket::new(origin.clone(), slot as u64)))
-            .collect()
-    }
 
     fn open(max_events: usize, max_bytes: u64, max_wait: Duration) -> OpenBatch {
         let settings = BatchSettings {
             max_events,
             max_bytes: ByteSize::b(max_bytes),
             max_wait,
+            linger: Duration::ZERO,
             writers: 1,
         };
         OpenBatch::new(settings, Awaited::default())
@@ -265,5 +288,21 @@ mod tests {
         assert_eq!(batch.cut(Trigger::Alone).len(), 1);
         assert_eq!(batch.due(), Some(Trigger::Size));
         assert_eq!(batch.emptied().due(), None);
+    }
+
+    #[test]
+    fn in_line_they_go_alone_and_keep_their_place() {
+        let mut batch = open(100, 1_000_000, HOUR);
+        batch.push(deliveries(2, Patience::Queue));
+        batch.push_alone_in_line(deliveries(3, Patience::Queue));
+        batch.push_alone_in_line(deliveries(1, Patience::Queue));
+        batch.push(deliveries(4, Patience::Queue));
+        let mut cut = Vec::new();
+        while let Some(trigger) = batch.due() {
+            cut.push((trigger, batch.cut(trigger).len()));
+        }
+        let alone = |events| (Trigger::Alone, events);
+        assert_eq!(cut, [(Trigger::Idle, 2), alone(3), alone(1)]);
+        assert_eq!(batch.pending.len(), 4, "an ordinary batch, which may wait");
     }
 }

@@ -5,14 +5,13 @@ use super::db_writer::Wiring;
 use super::retry_supervisor::{Failed, Failure};
 use crate::event::outcome::Refusal;
 use crate::event::{Batch, Cause, Claim, Delivery, Outcome, Patience, Rows, Trigger};
-use crate::retry::{Action, FailureKind, Situation, policy};
+use crate::retry::{Action, FailureKind, Situation, Verdict, policy};
 use crate::store::{ErrorKind, RowOutcome, StoreError};
 use crate::supervision::{Backoff, failpoint};
 use chrono::Utc;
 use futures::FutureExt;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A write that did not succeed.
@@ -68,6 +67,14 @@ impl Writing {
     /// Writes until every ticket is settled, handed on, or dropped.
     pub(super) async fn run(mut self) {
         while let Some(rows) = self.parts.pop() {
+            if self.wiring.lane.is_some() && !self.is_open() {
+                // The broker delivers it again in its order, here or to another replica.
+                tracing::info!(
+                    events = rows.len(),
+                    "a shard was given up; its batch returns"
+                );
+                return;
+            }
             let began = Instant::now();
             let result = self.write(rows.clone()).await;
             let label = match &result {
@@ -100,11 +107,16 @@ impl Writing {
     /// others here, so that one event cannot take its writer with it.
     async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, WriteError> {
         let store = &self.wiring.store;
+        // The semaphore is never closed, and a write without a turn would do no harm.
+        let _turn = self.wiring.turns.acquire().await;
         let writing = AssertUnwindSafe(async {
             for event in rows.iter() {
                 failpoint::hit_event("db_writer.event", &event.event_type).await;
             }
-            store.write(rows).await
+            match self.wiring.lane {
+                None => store.write(rows).await,
+                Some(lane) => store.write_in_lane(rows, lane).await,
+            }
         })
         .catch_unwind();
         match tokio::time::timeout(self.wiring.write_timeout, writing).await {
@@ -145,6 +157,7 @@ impl Writing {
             alone: rows.len() == 1,
             patience: self.patience(&rows),
             store_up: self.wiring.breaker.is_closed(),
+            ordered: self.wiring.lane.is_some(),
         };
         let mut action = policy::action(error.kind, situation);
         let late = situation.patience == Patience::Caller
@@ -170,6 +183,7 @@ impl Writing {
                     self.parts.extend([back, front]);
                 }
             }
+            Action::Hold(cause) => return self.hold(rows, error, cause).await,
             Action::Spend(cause) if situation.patience == Patience::Caller => {
                 self.spend_here(rows, error, cause).await;
             }
@@ -206,6 +220,44 @@ impl Writing {
         }
     }
 
+    /// Spends an attempt of a row that others wait behind: it is tried again from here after its
+    /// pause. `false` when its shard is given up meanwhile.
+    async fn hold(&mut self, row: Rows, error: WriteError, cause: Cause) -> bool {
+        const LOOK: Duration = Duration::from_millis(500);
+        // Those it had before it came to its shard count.
+        let before = self.claims.get(row.start()).and_then(Option::as_ref);
+        let before = before.map_or(0, |claim| claim.attempts);
+        let failures = self.failures.entry(row.start()).or_insert(before);
+        let verdict = policy::after_failure(*failures, cause, &self.wiring.attempts);
+        *failures += 1;
+        match verdict {
+            Verdict::Dead(cause) => {
+                let earlier = failures.saturating_sub(1);
+                if let Some(Some(claim)) = self.claims.get_mut(row.start()) {
+                    claim.attempts = earlier;
+                }
+                self.hand_over(&row, error, Failure::Dead(cause)).await;
+            }
+            Verdict::Again { delay, .. } => {
+                let since = Instant::now();
+                while let Some(left) = delay.checked_sub(since.elapsed()) {
+                    if !self.is_open() {
+                        return false;
+                    }
+                    tokio::time::sleep(left.min(LOOK)).await;
+                }
+                self.parts.push(row);
+            }
+        }
+        true
+    }
+
+    /// Whether its events may still be written: they come from one channel, so any speaks for all.
+    fn is_open(&self) -> bool {
+        let mut claims = self.claims.iter().flatten();
+        claims.next().is_none_or(|claim| claim.ticket.is_open())
+    }
+
     /// `false` when the store has been away for too long to keep the events.
     async fn wait_for_store(&self) -> bool {
         let breaker = &self.wiring.breaker;
@@ -225,17 +277,34 @@ impl Writing {
         }
     }
 
+    /// Counts first: whoever hears that an event is stored may look at the metrics next.
     fn settle(&mut self, rows: &Rows, outcomes: &[RowOutcome]) {
-        let metrics = Arc::clone(&self.wiring.metrics);
-        let now = Utc::now();
-        let (mut stored, mut duplicates, mut conflicts) = (0, 0, 0);
+        self.count(rows, outcomes);
         for (offset, (event, outcome)) in rows.iter().zip(outcomes).enumerate() {
             let outcome = match outcome {
+                RowOutcome::Stored => Outcome::Stored,
+                RowOutcome::Duplicate { .. } => Outcome::Duplicate,
+            };
+            self.wiring.awaited.announce(&event.event_id);
+            if let Some(claim) = self.take(rows, offset) {
+                claim
+                    .span
+                    .in_scope(|| tracing::debug!(outcome = outcome.as_str(), "settled"));
+                claim.ticket.settle(outcome);
+            }
+        }
+    }
+
+    fn count(&self, rows: &Rows, outcomes: &[RowOutcome]) {
+        let metrics = &self.wiring.metrics;
+        let now = Utc::now();
+        let (mut stored, mut duplicates, mut conflicts) = (0, 0, 0);
+        for (event, outcome) in rows.iter().zip(outcomes) {
+            match outcome {
                 RowOutcome::Stored => {
                     stored += 1;
                     let latency = (now - event.received_at).to_std().unwrap_or_default();
                     metrics.event_latency.observe(latency.as_secs_f64());
-                    Outcome::Stored
                 }
                 RowOutcome::Duplicate { conflicting } => {
                     duplicates += 1;
@@ -247,15 +316,7 @@ impl Writing {
                             "the log has another event of this id; the first one stays"
                         );
                     }
-                    Outcome::Duplicate
                 }
-            };
-            self.wiring.awaited.announce(&event.event_id);
-            if let Some(claim) = self.take(rows, offset) {
-                claim
-                    .span
-                    .in_scope(|| tracing::debug!(outcome = outcome.as_str(), "settled"));
-                claim.ticket.settle(outcome);
             }
         }
         metrics.stored.inc_by(stored);

@@ -1,35 +1,30 @@
 //! The actors from the doors to the store, wired in one place, downstream first.
 
-use crate::actors::batch_accumulator::{self, BatchAccumulator, Drain};
-use crate::actors::db_writer::{self, DbWriter};
+use super::consumers::{self, Consumers};
+use super::starter::Starter;
+use super::writers::Writers;
+use crate::actors::departures::Departures;
 use crate::actors::http_ingest::Door;
+use crate::actors::intake::Intake;
 use crate::actors::retry_supervisor::{self, RetrySupervisor};
-use crate::actors::{AmqpConsumer, DeadLetterProjector, amqp_consumer, dead_letter_projector};
+use crate::actors::{
+    DeadLetterProjector, Lanes, Leader, Retention, dead_letter_projector, leader, retention,
+};
 use crate::broker::connection::{self, BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
-use crate::config::broker::Fallback;
 use crate::config::{LiveSettings, Mode, Settings};
 use crate::event::Awaited;
 use crate::metrics::Metrics;
 use crate::retry::policy;
 use crate::retry::replay::{Replayer, Way};
 use crate::store::{DeadLetterStore, EventStore, Store};
-use crate::supervision::mailbox::{Inbox, Mailbox, mailbox};
-use crate::supervision::{
-    Breaker, BreakerProbe, Budget, HealthBoard, Lifecycle, RestartPolicy, breaker, supervise,
-};
-use actix::{Actor, Context, Supervised};
+use crate::supervision::{Breaker, BreakerProbe, Budget, HealthBoard, Lifecycle, Mailbox, breaker};
 use actix_rt::Arbiter;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Messages that may wait for the accumulator. Each is a group of events; the events are bounded
-/// by prefetch and the budget of bytes.
-const ACCUMULATOR_MAILBOX: usize = 1_024;
-/// A writer has one batch at a time; besides it is asked whether it is idle.
-const WRITER_MAILBOX: usize = 8;
 /// How long the store may take to answer a probe.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Failures that may wait; more make their senders wait.
@@ -42,8 +37,8 @@ pub struct Flow {
     pub store: Arc<dyn EventStore>,
     /// What was put aside.
     pub letters: Arc<dyn DeadLetterStore>,
-    /// Where direct events go.
-    pub accumulator: Mailbox<BatchAccumulator>,
+    /// The ways into the store.
+    pub lanes: Lanes,
     /// The way onto the work queue, in full mode.
     pub publisher: Option<Publisher>,
     /// The connection to the broker, in full mode.
@@ -65,48 +60,10 @@ pub struct Flow {
     settings: Arc<Settings>,
     /// Nobody sends to these, but an actor that nobody can reach is not restarted.
     _connection: Option<Mailbox<BrokerConnection>>,
-    _consumers: Vec<Mailbox<AmqpConsumer>>,
+    _consumers: Option<Consumers>,
     _probes: Vec<Mailbox<BreakerProbe>>,
     _projector: Option<Mailbox<DeadLetterProjector>>,
-}
-
-/// Starts actors, each on an arbiter, all under the same supervision.
-struct Starter {
-    metrics: Arc<Metrics>,
-    health: HealthBoard,
-    lifecycle: Lifecycle,
-}
-
-impl Starter {
-    fn mailbox<A: Actor<Context = Context<A>>>(
-        &self,
-        name: &'static str,
-        index: usize,
-        capacity: usize,
-    ) -> (Mailbox<A>, Inbox<A>) {
-        mailbox(name, index, capacity, &self.metrics, &self.health)
-    }
-
-    fn probe(
-        &self,
-        arbiter: &Arbiter,
-        breaker: &Breaker,
-        probe: Arc<breaker::Probe>,
-    ) -> Mailbox<BreakerProbe> {
-        let (mailbox, inbox) = self.mailbox("breaker_probe", 0, 1);
-        self.start(arbiter, inbox, BreakerProbe::new(breaker.clone(), probe));
-        mailbox
-    }
-
-    fn start<A>(&self, arbiter: &Arbiter, inbox: Inbox<A>, actor: A)
-    where
-        A: Actor<Context = Context<A>> + Supervised + Unpin + Send,
-    {
-        let (metrics, lifecycle) = (Arc::clone(&self.metrics), self.lifecycle.clone());
-        arbiter.spawn_fn(move || {
-            supervise(inbox, actor, RestartPolicy::default(), &metrics, &lifecycle);
-        });
-    }
+    _retention: Option<(Mailbox<Leader>, Mailbox<Retention>)>,
 }
 
 impl Flow {
@@ -116,6 +73,7 @@ impl Flow {
     /// When the metrics cannot be registered, which is a defect.
     pub fn start(live: &LiveSettings, store: Arc<dyn Store>) -> anyhow::Result<Self> {
         let letters: Arc<dyn DeadLetterStore> = store.clone();
+        let whole = Arc::clone(&store);
         let store: Arc<dyn EventStore> = store;
         let settings = Arc::clone(&live.get());
         let metrics = Arc::new(Metrics::new()?);
@@ -125,7 +83,7 @@ impl Flow {
             lifecycle: Lifecycle::default(),
         };
         let bytes = usize::try_from(settings.ingest.max_in_flight.as_u64()).unwrap_or(usize::MAX);
-        let budget = Budget::new(bytes, metrics.in_flight_bytes.clone());
+        let budget = Budget::new(bytes);
         let awaited = Awaited::default();
         let work = Arbiter::new();
         let broker = Arbiter::new();
@@ -133,7 +91,7 @@ impl Flow {
         let mut probes = vec![starter.probe(&work, &store_breaker, probe_of_store(&store))];
 
         let (publisher, link, connection) = if settings.mode() == Mode::Full {
-            let (publisher, link, mailbox) = start_connection(&starter, &broker, &settings);
+            let (publisher, link, mailbox) = start_connection(&starter, &broker, live);
             (Some(publisher), Some(link), Some(mailbox))
         } else {
             (None, None, None)
@@ -162,72 +120,50 @@ impl Flow {
         };
         starter.start(&broker, retry_inbox, RetrySupervisor::new(retry_wiring));
 
-        // SQLite has one writer whatever one asks for.
-        let writers = match settings.mode() {
-            Mode::Embedded | Mode::Auto => 1,
-            Mode::Database | Mode::Full => settings.batch.writers,
-        };
-        let (accumulator, accumulator_inbox) =
-            starter.mailbox::<BatchAccumulator>("batch_accumulator", 0, ACCUMULATOR_MAILBOX);
-        let writers: Vec<Mailbox<DbWriter>> = (0..writers)
-            .map(|index| {
-                let (mailbox, inbox) = starter.mailbox("db_writer", index, WRITER_MAILBOX);
-                let wiring = db_writer::Wiring {
-                    index,
-                    store: Arc::clone(&store),
-                    breaker: store_breaker.clone(),
-                    accumulator: accumulator.clone(),
-                    retry: retry.clone(),
-                    attempts: settings.retry.clone(),
-                    ingest_timeout: settings.ingest.timeout,
-                    write_timeout: settings.store.acquire_timeout
-                        + settings.store.statement_timeout
-                        + settings.store.write_margin,
-                    release_after: settings.broker.release_after,
-                    awaited: awaited.clone(),
-                    metrics: Arc::clone(&metrics),
-                };
-                starter.start(&work, inbox, DbWriter::new(wiring));
-                mailbox
-            })
-            .collect();
-        let wiring = batch_accumulator::Wiring {
-            writers,
-            awaited: awaited.clone(),
-            metrics: Arc::clone(&metrics),
-        };
-        let actor = BatchAccumulator::new(wiring, settings.batch.clone());
-        starter.start(&work, accumulator_inbox, actor);
-
-        let mut consumers = Vec::new();
-        if let Some(link) = &link {
-            for index in 0..settings.broker.channels {
-                let (mailbox, inbox) = starter.mailbox("amqp_consumer", index, 1);
-                consumers.push(mailbox);
-                let wiring = amqp_consumer::Wiring {
-                    index,
-                    link: link.clone(),
-                    settings: live.clone(),
-                    accumulator: accumulator.clone(),
-                    retry: retry.clone(),
-                    store_breaker: store_breaker.clone(),
-                    budget: budget.clone(),
-                    lifecycle: starter.lifecycle.clone(),
-                    metrics: Arc::clone(&metrics),
-                };
-                starter.start(&broker, inbox, AmqpConsumer::new(wiring));
-            }
+        let lanes = Writers {
+            starter: &starter,
+            arbiter: &work,
+            settings: &settings,
+            store: &store,
+            breaker: &store_breaker,
+            retry: &retry,
+            awaited: &awaited,
         }
+        .start(publisher.as_ref().and_then(Publisher::shards));
+
+        let consumers = link
+            .as_ref()
+            .zip(publisher.as_ref())
+            .map(|(link, publisher)| {
+                consumers::Wiring {
+                    starter: &starter,
+                    arbiter: &broker,
+                    link,
+                    publisher,
+                    intake: Intake {
+                        settings: live.clone(),
+                        retry: retry.clone(),
+                        budget: budget.clone(),
+                        metrics: Arc::clone(&metrics),
+                    },
+                    lanes: &lanes,
+                    store_breaker: &store_breaker,
+                }
+                .start()
+            });
 
         let projector = link
             .as_ref()
             .filter(|_| settings.dead_letters.project)
             .map(|link| start_projector(&starter, &broker, link, &settings, &letters));
+        // SQLite has nothing to prepare.
+        let retention = (settings.store.retention.is_some() || settings.mode() != Mode::Embedded)
+            .then(|| start_retention(&starter, &whole, &settings));
 
         Ok(Self {
             store,
             letters,
-            accumulator,
+            lanes,
             publisher,
             link,
             store_breaker,
@@ -242,6 +178,7 @@ impl Flow {
             _consumers: consumers,
             _probes: probes,
             _projector: projector,
+            _retention: retention,
         })
     }
 
@@ -251,20 +188,20 @@ impl Flow {
             (Some(publisher), Some(breaker)) => Door::Broker {
                 publisher: Box::new(publisher.clone()),
                 breaker: breaker.clone(),
-                fallback: (self.settings.broker.fallback == Fallback::Store)
-                    .then(|| self.accumulator.clone()),
-                max_events: self.settings.broker.max_frame_events,
-                max_bytes: usize::try_from(self.settings.broker.max_message_bytes.as_u64())
-                    .unwrap_or(usize::MAX),
+                fallback: (!self.settings.broker.refuses()).then(|| self.lanes.handoff().clone()),
+                shards: publisher.shards(),
+                departures: Departures::default(),
+                frames_in_flight: self.settings.broker.frames_in_flight,
+                bounds: publisher.bounds(),
             },
-            _ => Door::Direct(self.accumulator.clone()),
+            _ => Door::Direct(self.lanes.handoff().clone()),
         }
     }
 
     /// The way for dead letters back into the flow.
     pub fn replayer(&self, live: &LiveSettings) -> Replayer {
         let way = match &self.publisher {
-            None => Way::Direct(self.accumulator.clone()),
+            None => Way::Direct(self.lanes.any().clone()),
             Some(publisher) => Way::Queue(Box::new(publisher.clone())),
         };
         Replayer {
@@ -274,14 +211,6 @@ impl Flow {
             budget: self.budget.clone(),
             lifecycle: self.lifecycle.clone(),
             metrics: Arc::clone(&self.metrics),
-        }
-    }
-
-    /// Lets every open batch go, and all that still comes, until the accumulator has heard it.
-    pub async fn drain_accumulator(&self) {
-        while self.accumulator.send(Drain).await.is_err() {
-            // It crashed over this very message; it will be back.
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
@@ -307,18 +236,20 @@ fn probe_of_store(store: &Arc<dyn EventStore>) -> Arc<breaker::Probe> {
 fn start_connection(
     starter: &Starter,
     arbiter: &Arbiter,
-    settings: &Settings,
+    live: &LiveSettings,
 ) -> (Publisher, LinkWatch, Mailbox<BrokerConnection>) {
+    let settings = live.get();
     let topology = Topology::new(&settings.broker, policy::delays(&settings.retry));
-    let (actor, link) = BrokerConnection::new(connection::Wiring {
+    let (actor, link, waiting) = BrokerConnection::new(connection::Wiring {
         settings: settings.broker.clone(),
+        live: live.clone(),
         topology: topology.clone(),
         metrics: Arc::clone(&starter.metrics),
     });
     let (mailbox, inbox) = starter.mailbox("broker_connection", 0, 1);
     starter.start(arbiter, inbox, actor);
     let timeout = settings.broker.confirm_timeout;
-    let publisher = Publisher::new(link.clone(), topology, timeout);
+    let publisher = Publisher::new(link.clone(), waiting, topology, timeout);
     (publisher, link, mailbox)
 }
 
@@ -339,6 +270,34 @@ fn start_projector(
     };
     starter.start(arbiter, inbox, DeadLetterProjector::new(wiring));
     mailbox
+}
+
+/// On a thread of its own, away from the events.
+fn start_retention(
+    starter: &Starter,
+    store: &Arc<dyn Store>,
+    settings: &Settings,
+) -> (Mailbox<Leader>, Mailbox<Retention>) {
+    let arbiter = Arbiter::new();
+    let (actor, leadership) = Leader::new(leader::Wiring {
+        name: retention::LEASE,
+        ttl: settings.store.lease_ttl,
+        store: store.clone(),
+        lifecycle: starter.lifecycle.clone(),
+        metrics: Arc::clone(&starter.metrics),
+    });
+    let (leader, inbox) = starter.mailbox("leader", 0, 1);
+    starter.start(&arbiter, inbox, actor);
+    let (mailbox, inbox) = starter.mailbox("retention", 0, 1);
+    let wiring = retention::Wiring {
+        leadership,
+        store: store.clone(),
+        keep: settings.store.retention,
+        lifecycle: starter.lifecycle.clone(),
+        metrics: Arc::clone(&starter.metrics),
+    };
+    starter.start(&arbiter, inbox, Retention::new(wiring));
+    (leader, mailbox)
 }
 
 /// Logs the totals each minute, for those who have only the log. Never ends.

@@ -1,21 +1,25 @@
 //! The process: everything wired together, and the order in which it starts and stops.
 
+mod consumers;
 pub mod embedded_lock;
 pub mod flow;
 pub mod reload;
 pub mod signals;
+mod starter;
 pub mod store;
+mod writers;
 
 use crate::actors::http_ingest::{self, Door, HttpIngest};
 use crate::config::{LiveSettings, Settings, Sources};
+use crate::event::Completions;
 use crate::http::dead_letters::count::LetterCount;
 use crate::http::doors::Doors;
-use crate::http::{self, HttpState, observe};
+use crate::http::{self, HttpState};
 use crate::logging::LogControl;
-use crate::supervision::mailbox::mailbox;
+use crate::supervision::mailbox::{Mailbox, mailbox};
 use crate::supervision::{Phase, RestartPolicy, supervise};
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{App as HttpApp, HttpServer, middleware, web};
+use actix_web::{App as HttpApp, HttpServer, web};
 use anyhow::Context as _;
 use embedded_lock::EmbeddedLock;
 use flow::Flow;
@@ -57,6 +61,10 @@ impl App {
         let address = format!("http://{}", listener.local_addr()?);
         let lock = EmbeddedLock::of_server(&settings, &address)?;
         let store = store::open(&settings).await?;
+        if lock.is_some() {
+            // The file is this process's alone: whoever held one is gone.
+            store.void_leases().await?;
+        }
         let live = LiveSettings::new(settings);
         let flow = Flow::start(&live, store)?;
         let server = serve(listener, &live, &flow)?;
@@ -85,7 +93,7 @@ impl App {
             live: self.live.clone(),
             sources: self.sources,
             log: self.log,
-            accumulator: self.flow.accumulator.clone(),
+            lanes: self.flow.lanes.clone(),
         };
         let settings = self.live.get().shutdown.clone();
         let server = self.server;
@@ -128,7 +136,7 @@ impl App {
 async fn drain(flow: &Flow, server: &ServerHandle, deadline: Duration) {
     flow.lifecycle.advance(Phase::Draining);
     let settled = async {
-        flow.drain_accumulator().await;
+        flow.lanes.drain().await;
         flow.lifecycle.released().await;
         let ledgers = &flow.metrics.ledgers;
         while ledgers.in_flight() > 0 {
@@ -165,7 +173,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
         workers => workers,
     };
     let door = flow.door();
-    let settings_fallback = settings.broker.fallback;
+    let refuses = settings.broker.refuses();
     let shared = flow.clone();
     let live = live.clone();
     let replayer = flow.replayer(&live);
@@ -173,9 +181,11 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
     let next_worker = Arc::new(AtomicUsize::new(0));
     let server = HttpServer::new(move || {
         // This closure runs once in each worker, on its thread: there its ingest actor lives.
+        let completions = Completions::default();
         let ingest = start_ingest(
             &shared,
             door.clone(),
+            completions.clone(),
             next_worker.fetch_add(1, Ordering::Relaxed),
         );
         let state = HttpState {
@@ -185,11 +195,13 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             letter_count: letter_count.clone(),
             replayer: replayer.clone(),
             ingest,
-            accumulator: shared.accumulator.clone(),
+            completions,
+            accepted: shared.metrics.accepted.with_label_values(&["http"]),
+            lanes: shared.lanes.clone(),
             doors: Doors {
                 store: shared.store_breaker.clone(),
                 broker: shared.broker_breaker.clone().zip(shared.publisher.clone()),
-                fallback: settings_fallback,
+                refuses,
             },
             awaited: shared.awaited.clone(),
             budget: shared.budget.clone(),
@@ -199,8 +211,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
         };
         HttpApp::new()
             .app_data(web::Data::new(state))
-            .wrap(middleware::from_fn(observe::observe))
-            .configure(http::routes)
+            .configure(|config| http::routes(config, &shared.metrics))
     })
     .workers(workers)
     .max_connections(settings.http.max_connections.div_ceil(workers))
@@ -213,7 +224,12 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
     Ok(server)
 }
 
-fn start_ingest(flow: &Flow, door: Door, worker: usize) -> crate::supervision::Mailbox<HttpIngest> {
+fn start_ingest(
+    flow: &Flow,
+    door: Door,
+    completions: Completions,
+    worker: usize,
+) -> Mailbox<HttpIngest> {
     let (mailbox, inbox) = mailbox(
         "http_ingest",
         worker,
@@ -223,6 +239,7 @@ fn start_ingest(flow: &Flow, door: Door, worker: usize) -> crate::supervision::M
     );
     let wiring = http_ingest::Wiring {
         door,
+        completions,
         metrics: Arc::clone(&flow.metrics),
     };
     supervise(

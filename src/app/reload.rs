@@ -1,11 +1,9 @@
 //! Settings read again on SIGHUP and when their file changes.
 
 use super::signals;
-use crate::actors::BatchAccumulator;
-use crate::actors::batch_accumulator::Reconfigure;
+use crate::actors::Lanes;
 use crate::config::{LiveSettings, Sources};
 use crate::logging::LogControl;
-use crate::supervision::Mailbox;
 use std::time::Duration;
 
 /// How often the file is looked at. Its text is compared rather than watched for: that works for
@@ -21,7 +19,7 @@ pub struct Reload {
     /// The log filter.
     pub log: LogControl,
     /// The batch bounds.
-    pub accumulator: Mailbox<BatchAccumulator>,
+    pub lanes: Lanes,
 }
 
 impl Reload {
@@ -65,10 +63,7 @@ impl Reload {
             self.log.set_filter(&settings.log.filter);
         }
         if reloaded.batch {
-            let message = Reconfigure(settings.batch.clone());
-            if self.accumulator.send(message).await.is_err() {
-                tracing::error!("the accumulator crashed over its new settings");
-            }
+            self.lanes.reconfigure(&settings.batch).await;
         }
         if reloaded.needs_restart {
             tracing::warn!("a setting has changed that takes effect with the next start only");

@@ -11,6 +11,7 @@ use crate::metrics::Ledger;
 use crate::supervision::Permit;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
 struct Slot {
@@ -19,7 +20,7 @@ struct Slot {
     /// One of them was returned, so the whole message must come back.
     returned: bool,
     /// The message's bytes in the budget.
-    _permit: Permit,
+    permit: Permit,
 }
 
 #[derive(Default)]
@@ -28,6 +29,8 @@ struct Slots {
     first: u64,
     /// Taken out as settled, and not yet told to the broker.
     telling: usize,
+    /// Bytes of all slots.
+    bytes: usize,
     slots: VecDeque<Slot>,
 }
 
@@ -36,6 +39,10 @@ pub struct ChannelLedger {
     accounts: Ledger,
     slots: Mutex<Slots>,
     settled: Notify,
+    /// Messages of this channel are written in their order, or not at all.
+    ordered: bool,
+    /// The order ends here: something came back, or the channel is given up.
+    closed: AtomicBool,
 }
 
 /// What to tell the broker.
@@ -54,7 +61,34 @@ impl ChannelLedger {
             accounts,
             slots: Mutex::default(),
             settled: Notify::new(),
+            ordered: false,
+            closed: AtomicBool::new(false),
         }
+    }
+
+    /// An empty ledger of messages that keep their order: when one comes back, none behind it is
+    /// written any more.
+    pub fn ordered(accounts: Ledger) -> Self {
+        Self {
+            ordered: true,
+            ..Self::new(accounts)
+        }
+    }
+
+    /// Whether its messages keep their order.
+    pub fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
+    /// From now on none of its events is written.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.settled.notify_one();
+    }
+
+    /// Whether a message came back, or the channel was given up.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Enters a delivered message with this number of tickets, before any of them is made.
@@ -64,10 +98,11 @@ impl ChannelLedger {
         if slots.slots.is_empty() {
             slots.first = tag;
         }
+        slots.bytes += permit.bytes();
         slots.slots.push_back(Slot {
             open: tickets,
             returned: false,
-            _permit: permit,
+            permit,
         });
     }
 
@@ -83,7 +118,11 @@ impl ChannelLedger {
         let mut up_to = None;
         while slots.slots.front().is_some_and(|slot| slot.open == 0) {
             let tag = slots.first;
-            let returned = slots.slots.pop_front().is_some_and(|slot| slot.returned);
+            let Some(slot) = slots.slots.pop_front() else {
+                break;
+            };
+            let returned = slot.returned;
+            slots.bytes = slots.bytes.saturating_sub(slot.permit.bytes());
             slots.first += 1;
             slots.telling += 1;
             if returned {
@@ -103,6 +142,11 @@ impl ChannelLedger {
         self.slots.lock().telling = 0;
     }
 
+    /// Bytes of the messages that are not settled.
+    pub fn bytes(&self) -> usize {
+        self.slots.lock().bytes
+    }
+
     /// Messages delivered and not yet acknowledged.
     pub fn open_messages(&self) -> usize {
         let slots = self.slots.lock();
@@ -112,6 +156,10 @@ impl ChannelLedger {
 
 impl Origin for ChannelLedger {
     fn settle(&self, tag: u64, outcome: Outcome) {
+        if self.ordered && !outcome.is_durable() {
+            // First of all, so that nothing behind this event slips through.
+            self.close();
+        }
         // A message is never refused to its queue: it goes back there.
         self.accounts.settle(match outcome {
             Outcome::Refused(_) => Outcome::Returned,
@@ -139,6 +187,10 @@ impl Origin for ChannelLedger {
     fn patience(&self) -> Patience {
         Patience::Queue
     }
+
+    fn is_open(&self) -> bool {
+        !self.is_closed()
+    }
 }
 
 #[cfg(test)]
@@ -146,10 +198,9 @@ mod tests {
     use super::Acknowledgement::{Requeue, UpTo};
     use super::*;
     use crate::supervision::Budget;
-    use prometheus::IntGauge;
 
     fn ledger(tickets: &[usize]) -> (ChannelLedger, Budget) {
-        let budget = Budget::new(1_000, IntGauge::new("bytes", "in use").unwrap());
+        let budget = Budget::new(1_000);
         let ledger = ChannelLedger::new(Ledger::default());
         for (index, tickets) in tickets.iter().enumerate() {
             ledger.enter(index as u64 + 1, *tickets, budget.take(10));
@@ -190,6 +241,19 @@ mod tests {
         }
         ledger.settle(2, Outcome::Returned);
         assert_eq!(ledger.take_settled(), [UpTo(1), Requeue(2), UpTo(4)]);
+    }
+
+    #[test]
+    fn in_order_nothing_is_written_behind_what_came_back() {
+        let ledger = ChannelLedger::ordered(Ledger::default());
+        let budget = Budget::new(1_000);
+        for tag in [1, 2, 3] {
+            ledger.enter(tag, 1, budget.take(10));
+        }
+        ledger.settle(1, Outcome::Stored);
+        assert!(ledger.is_open());
+        ledger.settle(2, Outcome::Returned);
+        assert!(!ledger.is_open());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! envelope `{"pattern": ..., "data": ...}` of NestJS microservices. Whatever it is, every byte of
 //! it ends as a row or as a dead letter.
 
+use crate::config::Settings;
 use crate::config::broker::MissingId;
 use crate::event::item::{self, Fields, ItemLimits, Rules};
 use crate::event::{Cause, Event, Source, frame, id};
@@ -22,12 +23,27 @@ use uuid::Uuid;
 pub struct Rulebook {
     /// What an item may hold.
     pub limits: ItemLimits,
+    /// Most bytes of one, if they are bounded.
+    pub max_event_bytes: Option<usize>,
     /// Whose events they are.
     pub producer: Arc<str>,
     /// Id of a message that has none.
     pub missing_id: MissingId,
     /// Set when the message was a dead letter and is read again.
     pub again: Option<Again>,
+}
+
+impl Rulebook {
+    /// That of the settings, for what is read for the first time.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            limits: settings.item_limits(),
+            max_event_bytes: settings.max_event_bytes(),
+            producer: Arc::clone(&settings.ingest.producer),
+            missing_id: settings.broker.missing_id,
+            again: None,
+        }
+    }
 }
 
 /// What is known of a message that is read again: with it, reading it once more gives the very same
@@ -316,6 +332,13 @@ impl Message<'_> {
 
     /// An item's fields; the envelope's pattern stands in for an `eventType` it lacks.
     fn fields(&self, text: &str) -> Result<Fields, String> {
+        if let Some(most) = self.rules.max_event_bytes.filter(|most| text.len() > *most) {
+            return Err(format!(
+                "has {} bytes, but with broker.order = \"user\" an event may have at most {most} \
+                 (broker.max_message_bytes)",
+                text.len()
+            ));
+        }
         let parsed = item::parse(text, &self.rules.limits, Rules::AMQP);
         let flaws = match (parsed, &self.pattern) {
             (Ok(fields), _) => return Ok(fields),

@@ -1,7 +1,9 @@
 //! Publishing with confirms: a message counts as sent when a queue has it.
 
-use super::connection::{Link, LinkWatch};
+use super::connection::{Link, LinkWatch, Waiting};
 use super::dead_letter;
+use super::shards::Shards;
+use super::sorting::Bounds;
 use super::topology::Topology;
 use crate::event::{Event, frame};
 use crate::store::dead_letters::DeadLetter;
@@ -9,6 +11,7 @@ use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation};
 use rand::Rng;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -49,18 +52,35 @@ pub enum PublishError {
 #[derive(Clone)]
 pub struct Publisher {
     link: LinkWatch,
-    topology: Topology,
+    waiting: Waiting,
+    topology: Arc<Topology>,
     timeout: Duration,
 }
 
 impl Publisher {
-    /// Publishes over whatever link is in force.
-    pub fn new(link: LinkWatch, topology: Topology, timeout: Duration) -> Self {
+    /// Publishes over whatever link is in force; `waiting` says what a link waits for.
+    pub fn new(link: LinkWatch, waiting: Waiting, topology: Topology, timeout: Duration) -> Self {
         Self {
             link,
-            topology,
+            waiting,
+            topology: Arc::new(topology),
             timeout,
         }
+    }
+
+    /// The shards that users are spread over, if their events keep an order.
+    pub fn shards(&self) -> Option<Shards> {
+        self.topology.shards()
+    }
+
+    /// How large a frame may be.
+    pub fn bounds(&self) -> Bounds {
+        self.topology.bounds()
+    }
+
+    /// What there is to wait for before anything can be published, beside the broker itself.
+    pub fn waits_for(&self) -> Option<String> {
+        self.waiting.borrow().clone()
     }
 
     /// Whether a message could be published now.
@@ -71,6 +91,25 @@ impl Publisher {
             .is_some_and(|link| !link.is_blocked())
     }
 
+    /// Puts a frame on the queue of the shard that all its events belong to, with how often they have
+    /// failed so far.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish_frame`].
+    pub async fn publish_to_shard(
+        &self,
+        shard: usize,
+        frame: &[u8],
+        letter: Option<Uuid>,
+        attempts: u32,
+    ) -> Result<(), PublishError> {
+        let shards = self.shards().ok_or(PublishError::Down)?;
+        let queue = shards.queue(self.topology.queue(), shard);
+        let properties = frame_properties(letter, attempts);
+        self.publish(|link| link.sharding.get(shard), &queue, frame, properties)
+            .await
+    }
+
     /// Puts a frame on the work queue.
     ///
     /// # Errors
@@ -79,7 +118,7 @@ impl Publisher {
     pub async fn publish_frame(&self, frame: &[u8]) -> Result<(), PublishError> {
         let headers = frame_headers();
         self.publish(
-            |link| &link.publishing,
+            |link| Some(&link.publishing),
             self.topology.queue(),
             frame,
             json(headers),
@@ -96,7 +135,7 @@ impl Publisher {
         let mut headers = frame_headers();
         set_letter(&mut headers, Some(letter));
         self.publish(
-            |link| &link.publishing,
+            |link| Some(&link.publishing),
             self.topology.queue(),
             frame,
             json(headers),
@@ -130,8 +169,13 @@ impl Publisher {
         let expiration = jittered.as_millis().max(1).to_string();
         let properties = json(headers).with_expiration(expiration.as_str().into());
         let queue = self.topology.retry_queue(delay);
-        self.publish(|link| &link.retrying, &queue, &encoder.finish(), properties)
-            .await
+        self.publish(
+            |link| Some(&link.retrying),
+            &queue,
+            &encoder.finish(),
+            properties,
+        )
+        .await
     }
 
     /// Puts a dead letter on the dead-letter queue.
@@ -141,30 +185,22 @@ impl Publisher {
     pub async fn publish_dead_letter(&self, letter: &DeadLetter) -> Result<(), PublishError> {
         let properties = dead_letter::properties(letter).with_delivery_mode(PERSISTENT);
         let queue = self.topology.dead_letter_queue();
-        self.publish(|link| &link.burying, queue, &letter.body, properties)
+        self.publish(|link| Some(&link.burying), queue, &letter.body, properties)
             .await
     }
 
     async fn publish(
         &self,
-        channel: impl Fn(&Link) -> &Channel,
+        channel: impl Fn(&Link) -> Option<&Channel>,
         queue: &str,
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<(), PublishError> {
         let link = self.link.borrow().clone().ok_or(PublishError::Down)?;
-        // Through the default exchange straight to the queue, and mandatory: without it the broker
-        // confirms a message that it has thrown away.
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
+        let Some(channel) = channel(&link) else {
+            return Err(PublishError::Down);
         };
-        let confirmed = async {
-            channel(&link)
-                .basic_publish("".into(), queue.into(), options, body, properties)
-                .await?
-                .await
-        };
+        let confirmed = confirmation(channel, queue, body, properties);
         // A message that the broker does not take now may be taken when the alarm is over: the
         // event is then known under its id already.
         let unblocked = async {
@@ -200,6 +236,46 @@ impl Publisher {
             Ok(Ok(Confirmation::Nack(_) | Confirmation::NotRequested)) => Err(PublishError::Nacked),
         }
     }
+}
+
+/// Publishes through the default exchange straight to a queue, and mandatory: without it the broker
+/// confirms a message that it has thrown away.
+async fn confirmation(
+    channel: &Channel,
+    queue: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    channel
+        .basic_publish("".into(), queue.into(), options, body, properties)
+        .await?
+        .await
+}
+
+/// Whether a queue has taken a message, on a channel that nobody else publishes on.
+pub(super) async fn publish_confirmed(
+    channel: &Channel,
+    queue: &str,
+    body: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<bool> {
+    let confirmation = confirmation(channel, queue, body, properties).await?;
+    Ok(matches!(confirmation, Confirmation::Ack(None)))
+}
+
+/// What is on a frame: it names the dead letter that its event was, and says how often its events have
+/// failed.
+pub(super) fn frame_properties(letter: Option<Uuid>, attempts: u32) -> BasicProperties {
+    let mut headers = frame_headers();
+    set_letter(&mut headers, letter);
+    if attempts > 0 {
+        headers.insert(ATTEMPTS_HEADER.into(), AMQPValue::LongUInt(attempts));
+    }
+    json(headers)
 }
 
 fn frame_headers() -> FieldTable {

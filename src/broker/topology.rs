@@ -7,11 +7,18 @@
 //!                              └─► dead-letter queue
 //! ```
 //!
+//! With `broker.order = "user"` the work queue is the inbox of foreign publishers, and Eclusa
+//! publishes to the shard queues ([`super::shards`]); the shards in force are the business of
+//! [`super::layout`].
+//!
 //! All queues are quorum queues. What exists with other arguments is adopted as it is, with a
 //! warning: it holds somebody's messages.
 
 use super::server_version::ServerVersion;
+use super::shards::Shards;
+use super::sorting::Bounds;
 use crate::config::broker::{BrokerSettings, DEFAULT_QUEUE};
+use futures::future::try_join_all;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
@@ -37,6 +44,24 @@ impl Topology {
     /// The work queue.
     pub fn queue(&self) -> &str {
         &self.settings.queue
+    }
+
+    /// The shards of the settings; none without an order.
+    pub fn shards(&self) -> Option<Shards> {
+        let settings = &self.settings;
+        settings.is_ordered().then(|| Shards {
+            count: settings.shards,
+            prefetch: settings.shard_prefetch(),
+        })
+    }
+
+    /// How large a frame may be.
+    pub fn bounds(&self) -> Bounds {
+        let bytes = self.settings.max_message_bytes.as_u64();
+        Bounds {
+            events: self.settings.max_frame_events,
+            bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+        }
     }
 
     /// The dead-letter queue.
@@ -88,6 +113,10 @@ impl Topology {
         dead_letter_to(&mut work, &settings.dead_letter_exchange, None);
         queue(connection, &settings.queue, work).await?;
 
+        if let Some(shards) = self.shards() {
+            self.declare_shards(connection, shards, no_limit).await?;
+        }
+
         for delay in &self.delays {
             let mut retry = quorum(no_limit);
             let ttl = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
@@ -114,6 +143,24 @@ impl Topology {
         )
         .await?;
         channel.close(200, "declared".into()).await
+    }
+
+    /// Declares shard queues. Each has one active consumer at a time, as a second net beneath
+    /// [`super::claim`].
+    pub(super) async fn declare_shards(
+        &self,
+        connection: &Connection,
+        shards: Shards,
+        no_delivery_limit: bool,
+    ) -> lapin::Result<()> {
+        let mut arguments = quorum(no_delivery_limit);
+        dead_letter_to(&mut arguments, &self.settings.dead_letter_exchange, None);
+        arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        let declaring = shards.all().map(|shard| {
+            let (name, arguments) = (shards.queue(self.queue(), shard), arguments.clone());
+            async move { queue(connection, &name, arguments).await }
+        });
+        try_join_all(declaring).await.map(|_| ())
     }
 }
 

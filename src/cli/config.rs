@@ -1,12 +1,19 @@
 //! `eclusa config`
 
 use super::{GlobalArgs, output};
-use crate::config::DEFAULTS;
 use crate::config::auth::Scope;
-use clap::Subcommand;
+use crate::config::{DEFAULTS, THROUGHPUT};
+use clap::{Subcommand, ValueEnum};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 use std::process::ExitCode;
+
+/// A set of settings for a purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// Events a second, for time and memory
+    Throughput,
+}
 
 /// What to do with the settings.
 #[derive(Subcommand)]
@@ -17,6 +24,12 @@ pub enum ConfigCommand {
     Show,
     /// Print every setting with its default and what it is for
     Default,
+    /// Print a set of settings for a purpose, to use as a file or to copy from
+    Profile {
+        /// Which one
+        #[arg(value_enum)]
+        name: ProfileName,
+    },
     /// Make an API key: prints the key, once, and its entry for the settings
     NewKey {
         /// Name of the key, and producer of what it sends
@@ -42,6 +55,11 @@ pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCo
         }
         ConfigCommand::Default => {
             output::write(DEFAULTS)?;
+        }
+        ConfigCommand::Profile {
+            name: ProfileName::Throughput,
+        } => {
+            output::write(THROUGHPUT)?;
         }
         ConfigCommand::NewKey { name, scopes } => {
             let mut secret = [0; 32];

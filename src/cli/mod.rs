@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod bench;
 pub mod config;
 pub mod dlq;
 pub mod events;
@@ -101,6 +102,11 @@ enum Command {
     /// List, show, replay, purge and export dead letters
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Measure what this machine can do with Eclusa, and verify that nothing is lost
+    Bench(bench::BenchArgs),
+    /// The bare handler that bench compares with
+    #[command(hide = true)]
+    BenchHandler(bench::HandlerArgs),
     /// Print completions for a shell: eclusa completions bash > /etc/bash_completion.d/eclusa
     Completions {
         /// The shell
@@ -118,6 +124,8 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
         Some(Command::Dlq(command)) => dlq::run(&cli.global, command),
+        Some(Command::Bench(args)) => bench::run(&cli.global, args),
+        Some(Command::BenchHandler(args)) => bench::run_handler(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "eclusa", &mut script);

@@ -2,6 +2,7 @@
 
 use super::Invalid;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
@@ -41,7 +42,7 @@ pub enum WithoutKeys {
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// Producer of what the key sends, and its name in logs.
-    pub name: String,
+    pub name: Arc<str>,
     /// `sha256:` and 64 hexadecimal digits: the hash of the key's text. Keys are long and random,
     /// so a plain fast hash gives nothing away.
     pub hash: String,

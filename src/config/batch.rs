@@ -16,6 +16,9 @@ pub struct BatchSettings {
     /// How long its oldest event waits at most.
     #[serde(with = "units::duration")]
     pub max_wait: Duration,
+    /// How long a few events that callers wait for may wait for more, though a writer is idle.
+    #[serde(with = "units::duration")]
+    pub linger: Duration,
     /// Batches written at once.
     pub writers: usize,
 }
@@ -30,6 +33,9 @@ impl BatchSettings {
             ByteSize::kib(1)..=ByteSize::mib(512),
         );
         in_range(found, "batch.writers", self.writers, 1..=64);
+        if self.linger > Duration::from_millis(20) {
+            found.push(Invalid::new("batch.linger", "must be 20ms at most"));
+        }
         if self.max_wait.is_zero() {
             found.push(Invalid::new(
                 "batch.max_wait",

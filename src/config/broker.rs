@@ -18,10 +18,22 @@ pub enum MissingId {
     Content,
 }
 
+/// In which order the events of one user reach the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// In any.
+    None,
+    /// In that in which they were taken.
+    User,
+}
+
 /// What to do with events while the broker is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fallback {
+    /// As [`Fallback::Store`], or with [`Order::User`] as [`Fallback::Refuse`].
+    Auto,
     /// Write them straight to the store.
     Store,
     /// Refuse them.
@@ -52,11 +64,18 @@ pub struct BrokerSettings {
     pub max_message_bytes: ByteSize,
     /// Most events in one frame.
     pub max_frame_events: usize,
+    /// Frames that may be on their way at once.
+    pub frames_in_flight: usize,
     /// How long to wait for a publisher confirm.
     #[serde(with = "units::duration")]
     pub confirm_timeout: Duration,
-    /// What to do with events while the broker is away.
+    /// What to do with events while the broker is away, as set; [`BrokerSettings::refuses`] resolves
+    /// `auto`.
     pub fallback: Fallback,
+    /// In which order the events of one user reach the log.
+    pub order: Order,
+    /// Over how many queues users are spread, with [`Order::User`].
+    pub shards: u16,
     /// The store away for so long, messages in hand go back to the broker.
     #[serde(with = "units::duration")]
     pub release_after: Duration,
@@ -84,7 +103,42 @@ impl std::fmt::Debug for BrokerSettings {
     }
 }
 
+/// Longest heartbeat with [`Order::User`]. RabbitMQ gives a connection up between two and three of
+/// them after its last sign of life, and take-over is to be done within 10 s.
+const ORDERED_HEARTBEAT: Duration = Duration::from_secs(2);
+
 impl BrokerSettings {
+    /// Whether the events of one user keep their order.
+    pub fn is_ordered(&self) -> bool {
+        self.order == Order::User
+    }
+
+    /// Whether events are refused while the broker is away: one that took the way past the broker
+    /// would overtake those that lie there.
+    pub fn refuses(&self) -> bool {
+        match self.fallback {
+            Fallback::Auto => self.is_ordered(),
+            Fallback::Store => false,
+            Fallback::Refuse => true,
+        }
+    }
+
+    /// The heartbeat to ask of the broker.
+    pub fn heartbeat_in_force(&self) -> Duration {
+        if self.is_ordered() {
+            self.heartbeat.min(ORDERED_HEARTBEAT)
+        } else {
+            self.heartbeat
+        }
+    }
+
+    /// Messages in hand per shard: its part of what all channels would have.
+    pub fn shard_prefetch(&self) -> u16 {
+        let in_hand = usize::from(self.prefetch) * self.channels;
+        let part = in_hand / usize::from(self.shards.max(1));
+        u16::try_from(part.max(1)).unwrap_or(u16::MAX)
+    }
+
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
         let scheme = ["amqp://", "amqps://"];
         if !self.url.is_empty() && !scheme.iter().any(|s| self.url.starts_with(s)) {
@@ -120,6 +174,15 @@ impl BrokerSettings {
                 "are the same; dead letters would come back for ever",
             ));
         }
+        in_range(found, "broker.shards", self.shards, 1..=256);
+        if self.is_ordered() && self.fallback == Fallback::Store {
+            found.push(Invalid::new(
+                "broker.order, broker.fallback",
+                "contradict each other: events written past the broker would overtake those of the \
+                 same user that lie there. Set broker.fallback to \"auto\" or \"refuse\", or \
+                 broker.order to \"none\"",
+            ));
+        }
         in_range(found, "broker.channels", self.channels, 1..=64);
         in_range(found, "broker.prefetch", self.prefetch, 1..=u16::MAX);
         in_range(
@@ -127,6 +190,12 @@ impl BrokerSettings {
             "broker.max_frame_events",
             self.max_frame_events,
             1..=100_000,
+        );
+        in_range(
+            found,
+            "broker.frames_in_flight",
+            self.frames_in_flight,
+            1..=1_000,
         );
         in_range(
             found,

@@ -1,9 +1,9 @@
 //! What an event may be, and how much may be on its way.
 
 use super::{Invalid, in_range, units};
-use crate::event::item::ItemLimits;
 use bytesize::ByteSize;
 use serde::Deserialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `[ingest]`
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[serde(deny_unknown_fields)]
 pub struct IngestSettings {
     /// Producer of events that come without an API key.
-    pub producer: String,
+    pub producer: Arc<str>,
     /// Levels of nesting in `eventData`.
     pub max_depth: usize,
     /// Bytes of `id`, `userId`, `eventType` and `sessionId`, each.
@@ -26,15 +26,6 @@ pub struct IngestSettings {
 }
 
 impl IngestSettings {
-    /// The limits an item is checked against.
-    pub fn item_limits(&self) -> ItemLimits {
-        ItemLimits {
-            max_depth: self.max_depth,
-            max_field_bytes: self.max_field_bytes,
-            accept_days: self.accept_days,
-        }
-    }
-
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
         if self.producer.is_empty() {
             found.push(Invalid::new("ingest.producer", "must not be empty"));

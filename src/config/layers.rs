@@ -80,6 +80,12 @@ impl Sources {
         }
     }
 
+    /// The same with flags over it, as pairs of dotted key and value.
+    pub fn with_flags(mut self, flags: Vec<(String, String)>) -> Self {
+        self.flags = flags;
+        self
+    }
+
     /// The settings file, if there is one.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()

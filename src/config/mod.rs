@@ -15,6 +15,7 @@ pub mod shutdown;
 pub mod store;
 mod units;
 
+use crate::event::item::ItemLimits;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -23,6 +24,9 @@ pub use reload::LiveSettings;
 
 /// The built-in defaults, which are also the documentation of every key.
 pub const DEFAULTS: &str = include_str!("../../config/eclusa.toml");
+
+/// Settings for throughput, to be laid over the defaults.
+pub const THROUGHPUT: &str = include_str!("../../config/throughput.toml");
 
 /// Which store and which door the events pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -136,6 +140,25 @@ impl Settings {
         self.mode = mode;
     }
 
+    /// The limits an item is checked against. An id of a day that the retention has dropped, or is
+    /// about to, is not taken.
+    pub fn item_limits(&self) -> ItemLimits {
+        let kept = self.store.retention.unwrap_or(u32::MAX);
+        ItemLimits {
+            max_depth: self.ingest.max_depth,
+            max_field_bytes: self.ingest.max_field_bytes,
+            accept_days: self.ingest.accept_days.min(kept),
+        }
+    }
+
+    /// Most bytes of a single event, where there is such a bound. With an order a fixed number of
+    /// messages is in hand, and none of them may weigh more than was reckoned with.
+    pub fn max_event_bytes(&self) -> Option<usize> {
+        let bytes = self.broker.max_message_bytes.as_u64();
+        let ordered = self.broker.is_ordered();
+        ordered.then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
     /// The SQLite file of the embedded mode.
     pub fn sqlite_file(&self) -> PathBuf {
         self.data_dir.join("eclusa.db")
@@ -203,6 +226,15 @@ impl Settings {
         }
         if self.mode() == Mode::Full {
             self.cross_check_broker(found);
+        } else if self.broker.is_ordered() {
+            found.push(Invalid::new(
+                "broker.order",
+                format!(
+                    "is \"user\", but mode {} has no RabbitMQ whose queues could keep an order; set \
+                     broker.url, or broker.order to \"none\"",
+                    self.mode().as_str()
+                ),
+            ));
         }
     }
 
@@ -214,26 +246,64 @@ impl Settings {
             ));
         }
         let in_hand = usize::from(self.broker.prefetch) * self.broker.channels;
-        if in_hand < self.batch.max_events {
+        // No prefetch is larger than AMQP can say.
+        let fill = |events: usize| {
+            let prefetch = events.div_ceil(self.broker.channels.max(1));
+            let most = usize::from(u16::MAX);
+            if prefetch <= most {
+                format!("raise broker.prefetch to at least {prefetch}")
+            } else {
+                format!(
+                    "broker.prefetch is at most {most}, so raise broker.channels to at least {} \
+                     besides, or lower batch.max_events",
+                    events.div_ceil(most)
+                )
+            }
+        };
+        let shard = usize::from(self.broker.shard_prefetch());
+        if self.broker.is_ordered() && shard < self.batch.max_events {
+            found.push(Invalid::new(
+                "broker.prefetch, broker.shards, batch.max_events",
+                format!(
+                    "{in_hand} messages in hand are {shard} for each of {} shards, which can never \
+                     fill a batch of {} single-event messages; {}",
+                    self.broker.shards,
+                    self.batch.max_events,
+                    fill(self.batch.max_events * usize::from(self.broker.shards)),
+                ),
+            ));
+        } else if in_hand < self.batch.max_events {
             found.push(Invalid::new(
                 "broker.prefetch, batch.max_events",
                 format!(
                     "{} channel(s) x prefetch {} = {in_hand} messages in hand can never fill a \
-                     batch of {} single-event messages; raise broker.prefetch to at least {}",
+                     batch of {} single-event messages; {}",
                     self.broker.channels,
                     self.broker.prefetch,
                     self.batch.max_events,
-                    self.batch.max_events.div_ceil(self.broker.channels.max(1)),
+                    fill(self.batch.max_events),
                 ),
             ));
         }
-        let bytes = in_hand as u64 * self.broker.max_message_bytes.as_u64();
-        if bytes > self.ingest.max_in_flight.as_u64() {
-            found.push(Invalid::new(
+        // Without an order the prefetch follows the weight of the messages; with one it is fixed, and
+        // what is sorted onto the shards is a portion more.
+        let (messages, keys) = if self.broker.is_ordered() {
+            (
+                shard as u64 * (u64::from(self.broker.shards) + 1),
                 "broker.prefetch, broker.max_message_bytes, ingest.max_in_flight",
+            )
+        } else {
+            (
+                4 * self.broker.channels as u64,
+                "broker.channels, broker.max_message_bytes, ingest.max_in_flight",
+            )
+        };
+        if messages * self.broker.max_message_bytes.as_u64() > self.ingest.max_in_flight.as_u64() {
+            found.push(Invalid::new(
+                keys,
                 format!(
-                    "{in_hand} messages of {} may be in hand at once, which is more than the {} \
-                     that may be on their way; lower the first two or raise the last",
+                    "{messages} messages of {} must fit into the {} that may be on their way; \
+                     lower the first two or raise the last",
                     self.broker.max_message_bytes, self.ingest.max_in_flight
                 ),
             ));
@@ -310,9 +380,86 @@ mod tests {
             ["batch.max_wait, broker.consumer_timeout"]
         );
         assert_eq!(
-            keys(&format!("{full}broker.prefetch = 5000")),
+            keys(&format!(
+                "{full}broker.order = \"user\"\nbroker.prefetch = 5000"
+            )),
             ["broker.prefetch, broker.max_message_bytes, ingest.max_in_flight"]
         );
+        assert!(keys(&format!("{full}broker.prefetch = 5000")).is_empty());
+        // Of 1,000 messages of 64 KiB, and of 4 x 205 on the shards, with 205 that are sorted.
+        let sorted = format!("{full}broker.order = \"user\"\nbroker.prefetch =");
+        assert!(keys(&format!("{sorted} 816")).is_empty());
+        assert_eq!(
+            keys(&format!("{sorted} 820")),
+            ["broker.prefetch, broker.max_message_bytes, ingest.max_in_flight"]
+        );
+        assert_eq!(
+            keys(&format!(
+                "{full}broker.max_message_bytes = \"16 MiB\"\nbroker.channels = 2"
+            )),
+            ["broker.channels, broker.max_message_bytes, ingest.max_in_flight"]
+        );
+    }
+
+    #[test]
+    fn advice_can_be_followed() {
+        let full = "store.url = \"postgres://h/d\"\nbroker.url = \"amqp://h\"\n";
+        let told = |text: &str| settings(&format!("{full}{text}")).unwrap_err().to_string();
+        let told_wide =
+            told("batch.max_events = 10000\nbroker.order = \"user\"\nbroker.shards = 8");
+        assert!(
+            told_wide.contains("raise broker.channels to at least 2"),
+            "{told_wide}"
+        );
+        let told_one = told("batch.max_events = 1000");
+        assert!(
+            told_one.contains("raise broker.prefetch to at least 1000"),
+            "{told_one}"
+        );
+    }
+
+    #[test]
+    fn order_wants_a_broker_and_no_way_past_it() {
+        let full = "store.url = \"postgres://h/d\"\nbroker.url = \"amqp://h\"\n";
+        let ordered = format!("{full}broker.order = \"user\"\n");
+        let in_force = settings(&ordered).unwrap().broker;
+        assert!(in_force.refuses() && !settings(full).unwrap().broker.refuses());
+        assert_eq!(in_force.heartbeat_in_force().as_secs(), 2);
+        assert_eq!(in_force.shard_prefetch(), 125);
+        assert_eq!(keys("broker.order = \"user\""), ["broker.order"]);
+        assert_eq!(
+            keys(&format!("{ordered}broker.fallback = \"store\"")),
+            ["broker.order, broker.fallback"]
+        );
+        assert!(keys(&format!("{ordered}broker.fallback = \"refuse\"")).is_empty());
+        assert_eq!(
+            keys(&format!("{ordered}broker.shards = 8")),
+            ["broker.prefetch, broker.shards, batch.max_events"]
+        );
+        let wide = format!("{ordered}broker.shards = 8\nbroker.prefetch = 800");
+        assert!(keys(&wide).is_empty());
+        for shards in ["0", "257"] {
+            let keys = keys(&format!("{full}broker.shards = {shards}"));
+            assert_eq!(keys, ["broker.shards"]);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_bounds_what_is_taken() {
+        let days = |text: &str| settings(text).unwrap().item_limits().accept_days;
+        assert_eq!(days(""), 400);
+        assert_eq!(days("store.retention = \"90d\""), 90);
+        assert_eq!(days("store.retention = \"500days\""), 400);
+        assert_eq!(keys("store.retention = \"0s\""), ["store.retention"]);
+        assert_eq!(keys("store.lease_ttl = \"100ms\""), ["store.lease_ttl"]);
+        for wrong in ["36h", "1month", "never"] {
+            let text = format!("store.retention = \"{wrong}\"");
+            let error = settings(&text).unwrap_err().to_string();
+            assert!(
+                error.contains("whole days") && error.contains("forever"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ impl LiveSettings {
         next.batch.max_events = new.batch.max_events;
         next.batch.max_bytes = new.batch.max_bytes;
         next.batch.max_wait = new.batch.max_wait;
+        next.batch.linger = new.batch.linger;
         next.auth.keys = new.auth.keys.clone();
         next.log.filter = new.log.filter.clone();
         let invalid = next.validate();

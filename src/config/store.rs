@@ -1,4 +1,4 @@
-//! PostgreSQL.
+//! PostgreSQL, and how long either store keeps what it has.
 
 use super::{Invalid, in_range, units};
 use serde::Deserialize;
@@ -26,11 +26,26 @@ pub struct StoreSettings {
     /// What a write may take beyond these two before it counts as hanging.
     #[serde(with = "units::duration")]
     pub write_margin: Duration,
+    /// Days that events are kept; `None` is for ever.
+    #[serde(with = "units::days")]
+    pub retention: Option<u32>,
+    /// How long a lease lasts that is not renewed.
+    #[serde(with = "units::duration")]
+    pub lease_ttl: Duration,
 }
 
 impl std::fmt::Debug for StoreSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoreSettings").finish_non_exhaustive()
+        f.debug_struct("StoreSettings")
+            .field("migrate", &self.migrate)
+            .field("startup_wait", &self.startup_wait)
+            .field("read_connections", &self.read_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("statement_timeout", &self.statement_timeout)
+            .field("write_margin", &self.write_margin)
+            .field("retention", &self.retention)
+            .field("lease_ttl", &self.lease_ttl)
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,6 +57,16 @@ impl StoreSettings {
             self.read_connections,
             1..=1_000,
         );
+        if let Some(days) = self.retention {
+            in_range(found, "store.retention", days, 1..=36_500);
+        }
+        let ttls = Duration::from_secs(1)..=Duration::from_secs(600);
+        if !ttls.contains(&self.lease_ttl) {
+            found.push(Invalid::new(
+                "store.lease_ttl",
+                "must lie between 1s and 10m",
+            ));
+        }
         let scheme = ["postgres://", "postgresql://"];
         if !self.url.is_empty() && !scheme.iter().any(|s| self.url.starts_with(s)) {
             found.push(Invalid::new("store.url", "must begin with postgres://"));

@@ -14,6 +14,12 @@ pub trait Origin: Send + Sync {
 
     /// Whether somebody waits for the answer, or the event rests in a queue that keeps it.
     fn patience(&self) -> Patience;
+
+    /// Whether the event may still be written. Not when it will come again in its order, and
+    /// writing it now could let it overtake others.
+    fn is_open(&self) -> bool {
+        true
+    }
 }
 
 /// What an event's source can do when the event cannot be written now.
@@ -48,6 +54,11 @@ impl Ticket {
         self.origin
             .as_ref()
             .map_or(Patience::Caller, |origin| origin.patience())
+    }
+
+    /// Whether the event may still be written; see [`Origin::is_open`].
+    pub fn is_open(&self) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.is_open())
     }
 
     /// Says what became of the event. Takes the ticket, so there is no second time.

@@ -116,7 +116,7 @@ impl Encoder {
 
 /// What an event of a frame may hold at most: the widest that settings allow at any door, since the
 /// replica that made the frame may have others than this one.
-const WIDEST: ItemLimits = ItemLimits {
+pub const WIDEST: ItemLimits = ItemLimits {
     max_depth: 512,
     max_field_bytes: 1_280,
     accept_days: 36_500,

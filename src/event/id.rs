@@ -142,7 +142,8 @@ pub fn check_day(event_id: &Uuid, now: DateTime<Utc>, accept_days: u32) -> Resul
     }
     if day < oldest {
         return Err(format!(
-            "is a UUIDv7 of {day}, more than {accept_days} days ago (ingest.accept_days); \
+            "is a UUIDv7 of {day}, more than {accept_days} days ago (the lesser of ingest.accept_days \
+             and store.retention); \
              send older events with another kind of id"
         ));
     }

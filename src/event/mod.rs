@@ -5,7 +5,10 @@
 
 pub mod awaited;
 pub mod batch;
+pub mod completions;
 pub mod delivery;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod frame;
 pub mod id;
 pub mod item;
@@ -21,6 +24,7 @@ use uuid::Uuid;
 
 pub use awaited::Awaited;
 pub use batch::{Batch, Claim, Rows, Trigger};
+pub use completions::Completions;
 pub use delivery::{Delivery, Origin, Patience, Ticket};
 pub use outcome::{Cause, Outcome};
 
@@ -85,8 +89,15 @@ impl Event {
         self.timestamp.unwrap_or(self.received_at)
     }
 
-    /// Bytes this event is reckoned at in batch bounds and the memory budget: its texts plus a
-    /// fixed part for what surrounds them.
+    /// Bytes this event is reckoned at in the memory budget: beside its texts each part of it has
+    /// its place in memory, and there is the ticket.
+    pub fn footprint(&self) -> usize {
+        const FIXED: usize = 600;
+        FIXED + self.weight()
+    }
+
+    /// Bytes this event is reckoned at in the bounds of batches and messages: its texts plus a fixed
+    /// part for what surrounds them.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
         FIXED

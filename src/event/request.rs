@@ -2,7 +2,7 @@
 //! import.
 
 use super::outcome::Refusal;
-use super::{Delivery, Event, Origin, Outcome, Patience, Ticket};
+use super::{Completions, Delivery, Event, Origin, Outcome, Patience, Ticket};
 use crate::metrics::Ledger;
 use crate::supervision::Permit;
 use parking_lot::Mutex;
@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 
 struct Request {
     accounts: Ledger,
+    /// By way of these, if the caller's thread hands out its answers itself.
+    completions: Option<Completions>,
     state: Mutex<State>,
 }
 
@@ -22,16 +24,19 @@ struct State {
 }
 
 /// Takes the events into the ledger; from here on each is accounted for. The outcomes come through
-/// the receiver when the last event is settled, in the order of the events.
+/// the receiver when the last event is settled, in the order of the events: by way of `completions`
+/// if the thread that waits has them.
 pub fn open(
     events: Vec<Event>,
     accounts: Ledger,
     permit: Permit,
+    completions: Option<Completions>,
 ) -> (Vec<Delivery>, oneshot::Receiver<Vec<Outcome>>) {
     let (answer, receiver) = oneshot::channel();
     accounts.take(events.len());
     let request = Arc::new(Request {
         accounts,
+        completions,
         state: Mutex::new(State {
             outcomes: vec![Outcome::Returned; events.len()],
             open: events.len(),
@@ -63,9 +68,13 @@ impl Origin for Request {
         if state.open == 0 {
             state.permit = None;
             let outcomes = std::mem::take(&mut state.outcomes);
-            if let Some(answer) = state.answer.take() {
-                // The caller may have gone; the events are settled all the same.
-                let _ = answer.send(outcomes);
+            match (state.answer.take(), &self.completions) {
+                (Some(answer), Some(completions)) => completions.push(answer, outcomes),
+                (Some(answer), None) => {
+                    // The caller may have gone; the events are settled all the same.
+                    let _ = answer.send(outcomes);
+                }
+                (None, _) => {}
             }
         }
     }
@@ -78,32 +87,15 @@ impl Origin for Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Source, id, item};
+    use crate::event::fixture::event;
     use crate::supervision::Budget;
-    use prometheus::IntGauge;
-    use serde_json::value::RawValue;
-
-    fn event() -> Event {
-        Event {
-            event_id: id::fresh(),
-            original_id: None,
-            producer: "p".into(),
-            user_id: None,
-            event_type: "t".to_owned(),
-            event_data: RawValue::from_string("{}".to_owned()).unwrap(),
-            session_id: None,
-            timestamp: None,
-            received_at: item::now(),
-            source: Source::Http,
-        }
-    }
 
     #[test]
     fn the_answer_comes_with_the_last_event_and_frees_the_bytes() {
-        let budget = Budget::new(10, IntGauge::new("bytes", "in use").unwrap());
+        let budget = Budget::new(10);
         let ledger = Ledger::default();
         let permit = budget.try_take(10).unwrap();
-        let (deliveries, mut answer) = open(vec![event(), event()], ledger.clone(), permit);
+        let (deliveries, mut answer) = open(vec![event(), event()], ledger.clone(), permit, None);
         let mut deliveries = deliveries.into_iter();
         drop(deliveries.next());
         assert!(answer.try_recv().is_err());

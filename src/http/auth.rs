@@ -43,7 +43,7 @@ impl Caller {
         let settings = state.settings.get();
         if settings.auth.keys.is_empty() {
             return Ok(Self {
-                producer: settings.ingest.producer.as_str().into(),
+                producer: Arc::clone(&settings.ingest.producer),
                 scopes: None,
             });
         }
@@ -64,7 +64,7 @@ impl Caller {
         }
         let known = found.ok_or_else(|| Problem::unauthorized("this API key is not known"))?;
         Ok(Self {
-            producer: known.name.as_str().into(),
+            producer: Arc::clone(&known.name),
             scopes: Some(known.scopes.clone()),
         })
     }

@@ -40,21 +40,22 @@ pub fn shape(request: &HttpRequest) -> Result<Shape, Problem> {
         return Ok(Shape::Json);
     };
     let text = value.to_str().unwrap_or_default();
-    let essence = text
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    match essence.as_str() {
-        "application/json" | "text/json" | "" => Ok(Shape::Json),
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "application/x-jsonlines" => Ok(Shape::Lines),
-        other => Err(Problem::unsupported(format!(
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    let is_one_of = |names: &[&str]| names.iter().any(|name| essence.eq_ignore_ascii_case(name));
+    if is_one_of(&["application/json", "text/json", ""]) {
+        Ok(Shape::Json)
+    } else if is_one_of(&[
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+    ]) {
+        Ok(Shape::Lines)
+    } else {
+        let other = essence.to_ascii_lowercase();
+        Err(Problem::unsupported(format!(
             "content type {other:?} is not read; send application/json or application/x-ndjson"
-        ))),
+        )))
     }
 }
 
@@ -68,7 +69,7 @@ pub async fn read(
     state: &HttpState,
     request: &HttpRequest,
     payload: web::Payload,
-) -> Result<(web::BytesMut, Permit), Problem> {
+) -> Result<(web::Bytes, Permit), Problem> {
     let (limit, patience) = {
         let settings = state.settings.get();
         (settings.http.max_body, settings.http.request_timeout)
@@ -90,6 +91,10 @@ pub async fn read(
         while let Some(chunk) = payload.next().await {
             let chunk = chunk
                 .map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
+            if body.is_empty() && announced == Some(chunk.len()) && permit.try_grow(chunk.len()) {
+                // The whole of it at once, as most are: it is read where it lies.
+                return Ok((chunk, permit));
+            }
             if body.len() + chunk.len() > bytes {
                 return Err(too_large());
             }
@@ -100,7 +105,7 @@ pub async fn read(
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((body, permit))
+        Ok((body.freeze(), permit))
     };
     tokio::time::timeout(patience, reading)
         .await

@@ -2,7 +2,6 @@
 
 use super::problem::Problem;
 use crate::broker::Publisher;
-use crate::config::broker::Fallback;
 use crate::supervision::Breaker;
 
 /// The ways to durability and their breakers.
@@ -12,8 +11,8 @@ pub struct Doors {
     pub store: Breaker,
     /// The broker's breaker and the way there, in full mode.
     pub broker: Option<(Breaker, Publisher)>,
-    /// Whether the store stands in for the broker.
-    pub fallback: Fallback,
+    /// Whether events are refused while the broker is away, and the store does not stand in for it.
+    pub refuses: bool,
 }
 
 impl Doors {
@@ -24,13 +23,22 @@ impl Doors {
             .map(|(breaker, publisher)| breaker.is_closed() && publisher.is_available())
     }
 
+    /// Why the broker takes no messages now.
+    pub fn broker_detail(&self) -> String {
+        let waiting = self
+            .broker
+            .as_ref()
+            .and_then(|(_, publisher)| publisher.waits_for());
+        waiting.unwrap_or_else(|| "not connected, or taking no messages".to_owned())
+    }
+
     /// Whether the store has to be there for an event to be taken.
     pub fn needs_store(&self) -> bool {
         self.broker_is_up() != Some(true) && self.store_may_be_used()
     }
 
     fn store_may_be_used(&self) -> bool {
-        self.broker.is_none() || self.fallback == Fallback::Store
+        self.broker.is_none() || !self.refuses
     }
 
     /// Refuses at once what would only wait for something that is away.

@@ -9,7 +9,7 @@ use crate::config::auth::Scope;
 use crate::event::item::{self, FieldError, Fields, Rules};
 use crate::event::outcome::Refusal;
 use crate::event::{Event, Outcome, Source, id, request};
-use crate::supervision::{Phase, failpoint};
+use crate::supervision::{Permit, Phase, failpoint};
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -48,9 +48,8 @@ pub async fn post_events(
         }
         let (bytes, permit) = body::read(&state, &request, payload).await?;
         let (events, single) = read_events(&state, &caller, request.headers(), shape, &bytes)?;
-        // From here on the events are charged for themselves.
-        drop((bytes, permit));
-        take(&state, events, single).await
+        drop(bytes);
+        take(&state, events, single, permit).await
     };
     result.await.inspect_err(|problem| {
         state
@@ -65,24 +64,23 @@ async fn take(
     state: &HttpState,
     events: Vec<Event>,
     single: bool,
+    mut permit: Permit,
 ) -> Result<HttpResponse, Problem> {
     let ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
-    let weight = events.iter().map(Event::weight).sum();
+    let weight = events.iter().map(Event::footprint).sum();
     state
         .doors
         .check()
         .map_err(|problem| problem.with_ids(ids.clone()))?;
-    let permit = state.budget.try_take(weight).ok_or_else(|| {
-        Problem::overloaded("more events are on their way than ingest.max_in_flight allows")
-            .with_ids(ids.clone())
-    })?;
-    state
-        .metrics
-        .accepted
-        .with_label_values(&["http"])
-        .inc_by(events.len() as u64);
-    let (deliveries, outcomes) =
-        request::open(events, state.metrics.ledgers.intake.clone(), permit);
+    // From here on the events are charged for themselves, no longer for the body.
+    if !permit.try_resize(weight) {
+        let detail = "more events are on their way than ingest.max_in_flight allows";
+        return Err(Problem::overloaded(detail).with_ids(ids));
+    }
+    state.accepted.inc_by(events.len() as u64);
+    let accounts = state.metrics.ledgers.intake.clone();
+    let completions = Some(state.completions.clone());
+    let (deliveries, outcomes) = request::open(events, accounts, permit, completions);
     // If the mailbox is full the message is dropped here, and its tickets answer for it.
     drop(state.ingest.try_send(Ingest(deliveries)));
     let patience = state.settings.get().ingest.timeout;
@@ -107,9 +105,14 @@ fn read_events(
     shape: body::Shape,
     bytes: &[u8],
 ) -> Result<(Vec<Event>, bool), Problem> {
-    let (limits, max_items) = {
+    let (limits, max_items, max_event_bytes) = {
         let settings = state.settings.get();
-        (settings.ingest.item_limits(), settings.http.max_items)
+        let max_event_bytes = settings.max_event_bytes();
+        (
+            settings.item_limits(),
+            settings.http.max_items,
+            max_event_bytes,
+        )
     };
     let key = idempotency_key(headers)?;
     let items = body::items(bytes, shape, max_items)?;
@@ -117,6 +120,13 @@ fn read_events(
     let mut events = Vec::with_capacity(items.texts.len());
     let mut errors = Vec::new();
     for (index, text) in items.texts.iter().enumerate() {
+        if let Some(most) = max_event_bytes.filter(|most| text.len() > *most) {
+            return Err(Problem::too_large(format!(
+                "item {index} has {} bytes; with broker.order = \"user\" a single event may have at \
+                 most {most} (broker.max_message_bytes)",
+                text.len()
+            )));
+        }
         let event = item::parse(text, &limits, Rules::HTTP).and_then(|mut fields| {
             let (event_id, original) = identity(&mut fields, caller, key, index, |given| {
                 item::resolve_id(given, &caller.producer, now, limits.accept_days)

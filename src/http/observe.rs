@@ -1,79 +1,147 @@
 //! What every request passes: it is counted, timed, and logged at debug.
+//!
+//! The middleware sits on each route, not on the application: there it knows the route's pattern
+//! and keeps the handles of its metrics, so that a request looks up neither.
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::metrics::Metrics;
 use crate::supervision::Phase;
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::body::BoxBody;
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::http::header::{CONNECTION, HeaderValue};
-use actix_web::middleware::Next;
 use actix_web::{Error, web};
 use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use prometheus::{Histogram, IntCounter};
+use std::cell::RefCell;
+use std::future::{Ready, ready};
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-/// The middleware.
-///
-/// # Errors
-/// Whatever the handler gave.
-pub async fn observe(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let started = Instant::now();
-    // The pattern, not the path: paths are made by callers, and would be series without end.
-    let route = request
-        .match_pattern()
-        .unwrap_or_else(|| "unmatched".to_owned());
-    let method = known_method(request.method().as_str());
-    let state = request.app_data::<web::Data<HttpState>>().cloned();
-    // A panic in a handler is one request's misfortune; its caller hears that it was ours.
-    let mut result = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
-        Ok(result) => result,
-        Err(_panic) => Err(Problem::internal("a defect in Eclusa; its log says more").into()),
-    };
-    if let Some(state) = state {
-        let status = match &result {
-            Ok(response) => response.status(),
-            Err(error) => error.as_response_error().status_code(),
-        };
-        let seconds = started.elapsed().as_secs_f64();
-        let mut digits = [0; 3];
-        state
+/// The middleware of one route of one worker.
+pub struct Observe(Rc<Route>);
+
+impl Observe {
+    /// For the route with this pattern. The pattern, not the path: paths are made by callers, and
+    /// would be series without end.
+    pub fn new(route: &'static str, metrics: &Arc<Metrics>) -> Self {
+        Self(Rc::new(Route {
+            route,
+            seconds: metrics.http_seconds.with_label_values(&[route]),
+            answers: RefCell::default(),
+            metrics: Arc::clone(metrics),
+        }))
+    }
+}
+
+/// A route and its metrics.
+struct Route {
+    route: &'static str,
+    seconds: Histogram,
+    /// Counters of the answers given so far, by method and status: few, and the usual one first.
+    answers: RefCell<Vec<(&'static str, u16, IntCounter)>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Route {
+    fn count(&self, method: &'static str, status: u16) {
+        let mut answers = self.answers.borrow_mut();
+        let known = answers
+            .iter()
+            .find(|(known, code, _)| *code == status && *known == method);
+        if let Some((_, _, counter)) = known {
+            counter.inc();
+            return;
+        }
+        let digits = status.to_string();
+        let counter = self
             .metrics
             .http_requests
-            .with_label_values(&[&route, method, status_text(status.as_u16(), &mut digits)])
-            .inc();
-        state
-            .metrics
-            .http_seconds
-            .with_label_values(&[&route])
-            .observe(seconds);
-        tracing::debug!(route, method, status = status.as_u16(), seconds, "request");
-        if let (Ok(response), true) = (&mut result, state.lifecycle.phase() != Phase::Running) {
-            // Clients of a process that is leaving open their next connection elsewhere.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
+            .with_label_values(&[self.route, method, &digits]);
+        counter.inc();
+        answers.push((method, status, counter));
     }
-    result
+}
+
+impl<S> Transform<S, ServiceRequest> for Observe
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error> + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Transform = Observed<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, Self::InitError>>;
+
+    fn new_transform(&self, service: S) -> Self::Future {
+        ready(Ok(Observed {
+            service,
+            route: Rc::clone(&self.0),
+        }))
+    }
+}
+
+/// A route's service under observation.
+pub struct Observed<S> {
+    service: S,
+    route: Rc<Route>,
+}
+
+impl<S> Service<ServiceRequest> for Observed<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error> + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    forward_ready!(service);
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let started = Instant::now();
+        let route = Rc::clone(&self.route);
+        let method = known_method(request.method().as_str());
+        let state = request.app_data::<web::Data<HttpState>>().cloned();
+        let answer = AssertUnwindSafe(self.service.call(request)).catch_unwind();
+        Box::pin(async move {
+            // A panic in a handler is one request's misfortune; its caller hears that it was ours.
+            let mut result = answer.await.unwrap_or_else(|_panic| {
+                Err(Problem::internal("a defect in Eclusa; its log says more").into())
+            });
+            let status = match &result {
+                Ok(response) => response.status(),
+                Err(error) => error.as_response_error().status_code(),
+            };
+            let seconds = started.elapsed().as_secs_f64();
+            route.count(method, status.as_u16());
+            route.seconds.observe(seconds);
+            let pattern = route.route;
+            tracing::debug!(
+                route = pattern,
+                method,
+                status = status.as_u16(),
+                seconds,
+                "request"
+            );
+            let leaving = state.is_some_and(|state| state.lifecycle.phase() != Phase::Running);
+            if let (Ok(response), true) = (&mut result, leaving) {
+                // Clients of a process that is leaving open their next connection elsewhere.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            result
+        })
+    }
 }
 
 /// Methods are made by callers too.
 fn known_method(method: &str) -> &'static str {
-    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
+    const KNOWN: [&str; 7] = ["POST", "GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
     KNOWN
         .into_iter()
         .find(|known| *known == method)
         .unwrap_or("other")
-}
-
-/// A status as its three digits, without an allocation.
-fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
-    let mut rest = status;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-    }
-    std::str::from_utf8(digits).unwrap_or("000")
 }

@@ -4,7 +4,6 @@ use super::HttpState;
 use super::auth::Caller;
 use super::problem::Problem;
 use crate::config::auth::Scope;
-use crate::config::broker::Fallback;
 use crate::supervision::Phase;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
@@ -49,8 +48,8 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
     }
     if let Some(up) = state.doors.broker_is_up() {
         // While the store stands in for it, events can be taken all the same.
-        let needed = state.doors.fallback == Fallback::Refuse;
-        let detail = "not connected, or taking no messages".to_owned();
+        let needed = state.doors.refuses;
+        let detail = state.doors.broker_detail();
         part("broker", up, needed, detail);
     }
     let stuck = state.health.stuck(STUCK);
@@ -86,6 +85,8 @@ pub async fn metrics(
         .letter_count
         .refresh(&*state.letters, &state.metrics)
         .await;
+    let in_flight = i64::try_from(state.budget.used()).unwrap_or(i64::MAX);
+    state.metrics.in_flight_bytes.set(in_flight);
     let text = state.metrics.render().map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
         Problem::unavailable("the metrics cannot be rendered")

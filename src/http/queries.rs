@@ -3,7 +3,6 @@
 use super::HttpState;
 use super::auth::Caller;
 use super::problem::Problem;
-use crate::actors::batch_accumulator::Nudge;
 use crate::config::auth::Scope;
 use crate::event::{StoredEvent, id};
 use crate::store::{ErrorKind, EventFilter, EventStore, Page, StoreError};
@@ -162,6 +161,11 @@ async fn find(
     event_id: Uuid,
     wait: Duration,
 ) -> Result<Option<StoredEvent>, Problem> {
+    if wait.is_zero() {
+        // Whoever does not wait must not make an open batch leave early.
+        let found = state.store.get(event_id).await;
+        return found.map_err(|error| unreadable(&error));
+    }
     let deadline = tokio::time::Instant::now() + wait;
     let waiting = state.awaited.wait_for(event_id);
     let mut nudged = false;
@@ -179,7 +183,7 @@ async fn find(
         }
         if !nudged {
             // The event may lie in this process's open batch, which then goes out at once.
-            nudged = state.accumulator.try_send(Nudge).is_ok();
+            nudged = state.lanes.nudge();
         }
         tokio::select! {
             () = announced => {}

@@ -149,10 +149,20 @@ metrics! {
     broker_connected: IntGauge = "eclusa_broker_connected" [] &[];
     /// Times the connection to the broker was lost or could not be made.
     broker_failures: IntCounter = "eclusa_broker_failures_total" [] &[];
-    /// Messages published to the work queue and confirmed.
+    /// Shards that this process consumes now, with an order by user.
+    shards_active: IntGauge = "eclusa_shards_active" [] &[];
+    /// Messages published to the work queue or a shard and confirmed.
     frames_published: IntCounter = "eclusa_frames_published_total" [] &[];
-    /// Messages taken from the work queue.
+    /// Messages taken from the work queue or a shard.
     messages_consumed: IntCounter = "eclusa_messages_consumed_total" [] &[];
+    /// Whether this process holds the lease, by what it is for.
+    lease_held: IntGaugeVec = "eclusa_lease_held" ["lease"] &[];
+    /// Days of the log dropped because they were older than the retention.
+    retention_partitions_dropped: IntCounter = "eclusa_retention_partitions_dropped_total" [] &[];
+    /// Events without a day of their own deleted because they were older than the retention.
+    retention_rows_deleted: IntCounter = "eclusa_retention_rows_deleted_total" [] &[];
+    /// Rounds of the retention that did not come to their end, and are tried again.
+    retention_failures: IntCounter = "eclusa_retention_failures_total" [] &[];
     /// HTTP requests answered, by route pattern, method and status.
     http_requests: IntCounterVec = "eclusa_http_requests_total" ["route", "method", "status"] &[];
     /// Time to answer an HTTP request, in seconds, by route pattern.

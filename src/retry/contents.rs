@@ -4,6 +4,7 @@ use crate::broker::dead_letter;
 use crate::broker::message::{self, Again, Contents, Rulebook};
 use crate::config::Settings;
 use crate::store::dead_letters::DeadLetter;
+use std::sync::Arc;
 
 /// Reads a letter's body by the rules of today, which may be others than those it failed by. Read
 /// twice it gives the same ids.
@@ -17,8 +18,9 @@ pub fn read_again(letter: &DeadLetter, settings: &Settings) -> Contents {
         at: letter.created_at,
     };
     let rules = Rulebook {
-        limits: settings.ingest.item_limits(),
-        producer: settings.ingest.producer.as_str().into(),
+        limits: settings.item_limits(),
+        max_event_bytes: settings.max_event_bytes(),
+        producer: Arc::clone(&settings.ingest.producer),
         missing_id: settings.broker.missing_id,
         again: Some(again),
     };

@@ -39,6 +39,8 @@ pub struct Situation {
     pub patience: Patience,
     /// The store's breaker lets work through.
     pub store_up: bool,
+    /// They keep their order: what is behind them waits for them.
+    pub ordered: bool,
 }
 
 /// What to do with rows that could not be written.
@@ -55,6 +57,9 @@ pub enum Action {
     Isolate,
     /// Spend an attempt of this row; when they are used up it is dead-lettered with this cause.
     Spend(Cause),
+    /// The same, but it is tried again from here, after the pause it would spend elsewhere, and what
+    /// is behind it waits.
+    Hold(Cause),
     /// Dead-letter this row now.
     Bury(Cause),
 }
@@ -65,7 +70,9 @@ pub fn action(kind: FailureKind, situation: Situation) -> Action {
         alone,
         patience,
         store_up,
+        ordered,
     } = situation;
+    let spend = if ordered { Action::Hold } else { Action::Spend };
     match (kind, patience) {
         // An outage is not a bad event: no attempt is spent, nothing is put aside.
         (FailureKind::Store(ErrorKind::Outage | ErrorKind::Operator), Patience::Queue) => {
@@ -81,9 +88,9 @@ pub fn action(kind: FailureKind, situation: Situation) -> Action {
         // Whatever else it was, only a row that fails alone answers for it.
         _ if !alone => Action::Isolate,
         (FailureKind::Store(ErrorKind::Poison), _) => Action::Bury(Cause::Poison),
-        (FailureKind::Store(ErrorKind::Transient), _) => Action::Spend(Cause::RetriesExhausted),
-        (FailureKind::Panic, _) => Action::Spend(Cause::Panic),
-        (FailureKind::Timeout, Patience::Queue) => Action::Spend(Cause::Timeout),
+        (FailureKind::Store(ErrorKind::Transient), _) => spend(Cause::RetriesExhausted),
+        (FailureKind::Panic, _) => spend(Cause::Panic),
+        (FailureKind::Timeout, Patience::Queue) => spend(Cause::Timeout),
         (FailureKind::Timeout, Patience::Caller) => Action::Refuse,
     }
 }
@@ -161,6 +168,7 @@ mod tests {
         alone: true,
         patience: Patience::Queue,
         store_up: true,
+        ordered: false,
     };
 
     fn settings(max_attempts: u32) -> RetrySettings {
@@ -214,6 +222,31 @@ mod tests {
             };
             assert_eq!(action(kind, among_others), Action::Isolate);
         }
+    }
+
+    #[test]
+    fn in_order_a_row_that_may_pass_holds_up_the_others() {
+        let ordered = Situation {
+            ordered: true,
+            ..ALONE
+        };
+        let transient = FailureKind::Store(ErrorKind::Transient);
+        for (kind, cause) in [
+            (transient, Cause::RetriesExhausted),
+            (FailureKind::Panic, Cause::Panic),
+            (FailureKind::Timeout, Cause::Timeout),
+        ] {
+            assert_eq!(action(kind, ordered), Action::Hold(cause));
+        }
+        let poison = FailureKind::Store(ErrorKind::Poison);
+        assert_eq!(action(poison, ordered), Action::Bury(Cause::Poison));
+        let outage = FailureKind::Store(ErrorKind::Outage);
+        assert_eq!(action(outage, ordered), Action::Pause);
+        let among_others = Situation {
+            alone: false,
+            ..ordered
+        };
+        assert_eq!(action(transient, among_others), Action::Isolate);
     }
 
     #[test]

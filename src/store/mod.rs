@@ -6,8 +6,10 @@ pub mod compatibility;
 pub mod content;
 pub mod dead_letters;
 pub mod error;
+pub mod leases;
 mod outcomes;
 pub mod postgres;
+pub mod retention;
 pub mod sqlite;
 mod times;
 
@@ -19,6 +21,8 @@ use uuid::Uuid;
 
 pub use dead_letters::DeadLetterStore;
 pub use error::{ErrorKind, StoreError};
+pub use leases::LeaseStore;
+pub use retention::RetentionStore;
 
 /// What became of one row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +101,18 @@ pub trait EventStore: Send + Sync {
     /// outcome is unknown, which is why writing again must be, and is, safe.
     async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError>;
 
+    /// As [`EventStore::write`], one write at a time under the same `lane`, whichever process it is
+    /// in: `id`s are drawn only when the write before is committed. So a process that has lost its
+    /// shard and does not know it yet cannot give a later event a lower `id`.
+    ///
+    /// # Errors
+    /// As [`EventStore::write`].
+    async fn write_in_lane(&self, rows: Rows, lane: i64) -> Result<Vec<RowOutcome>, StoreError> {
+        // SQLite has one writer.
+        let _ = lane;
+        self.write(rows).await
+    }
+
     /// The event of this id.
     async fn get(&self, event_id: Uuid) -> Result<Option<StoredEvent>, StoreError>;
 
@@ -138,6 +154,6 @@ pub trait EventStore: Send + Sync {
 }
 
 /// A store with every capability. The doors and actors take the capability they need.
-pub trait Store: EventStore + DeadLetterStore {}
+pub trait Store: EventStore + DeadLetterStore + LeaseStore + RetentionStore {}
 
-impl<T: EventStore + DeadLetterStore> Store for T {}
+impl<T: EventStore + DeadLetterStore + LeaseStore + RetentionStore> Store for T {}

@@ -1,13 +1,11 @@
 //! One bound on the bytes of all events on their way through the process.
 
-use prometheus::IntGauge;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Inner {
     limit: usize,
     used: AtomicUsize,
-    gauge: IntGauge,
 }
 
 /// The budget; clones share it.
@@ -17,15 +15,19 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// At most `limit` bytes; `gauge` shows those in use.
-    pub fn new(limit: usize, gauge: IntGauge) -> Self {
+    /// At most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
         Self {
             inner: Arc::new(Inner {
                 limit,
                 used: AtomicUsize::new(0),
-                gauge,
             }),
         }
+    }
+
+    /// Bytes in use now.
+    pub fn used(&self) -> usize {
+        self.inner.used.load(Ordering::Acquire)
     }
 
     /// Bytes for a request, if there is room.
@@ -53,7 +55,6 @@ impl Budget {
     }
 
     fn permit(&self, bytes: usize) -> Permit {
-        self.inner.gauge.add(bytes as i64);
         Permit {
             inner: Arc::clone(&self.inner),
             bytes,
@@ -62,6 +63,11 @@ impl Budget {
 }
 
 impl Permit {
+    /// Bytes it covers.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// More bytes, if there is room; `false` leaves the permit as it was.
     pub fn try_grow(&mut self, bytes: usize) -> bool {
         let budget = Budget {
@@ -72,6 +78,19 @@ impl Permit {
         };
         self.bytes += std::mem::take(&mut more.bytes);
         true
+    }
+
+    /// Covers this many bytes from now on, if there is room; `false` leaves the permit as it was.
+    pub fn try_resize(&mut self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.try_grow(more),
+            None => {
+                let less = self.bytes - bytes;
+                self.inner.used.fetch_sub(less, Ordering::AcqRel);
+                self.bytes = bytes;
+                true
+            }
+        }
     }
 }
 
@@ -84,7 +103,6 @@ pub struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.inner.used.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.inner.gauge.sub(self.bytes as i64);
     }
 }
 
@@ -94,20 +112,21 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_until_there_is_room() {
-        let gauge = IntGauge::new("bytes", "in use").unwrap();
-        let budget = Budget::new(100, gauge.clone());
+        let budget = Budget::new(100);
         let first = budget.try_take(60).unwrap();
         assert!(budget.try_take(60).is_none());
         let forced = budget.take(60);
-        assert_eq!(gauge.get(), 120);
+        assert_eq!(budget.used(), 120);
         drop(first);
         assert!(budget.try_take(60).is_none());
         let mut growing = budget.begin();
         assert!(growing.try_grow(30) && !growing.try_grow(30));
-        assert_eq!(gauge.get(), 90);
+        assert_eq!(budget.used(), 90);
+        assert!(!growing.try_resize(41) && growing.try_resize(40) && growing.try_resize(5));
+        assert_eq!(budget.used(), 65);
         drop(growing);
         drop(forced);
         assert!(budget.try_take(100).is_some());
-        assert_eq!(gauge.get(), 0);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -9,6 +9,7 @@ use actix::dev::channel::{AddressReceiver, channel};
 use actix::dev::{MessageResponse, ToEnvelope};
 use actix::prelude::SendError;
 use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
+use parking_lot::RwLock;
 use prometheus::{Histogram, HistogramVec, IntGauge};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -30,6 +31,8 @@ pub struct MailboxStats {
     depth: IntGauge,
     wait: Histogram,
     handle: HistogramVec,
+    /// The histograms of the messages handled so far, by name: a handful.
+    handled: RwLock<Vec<(&'static str, Histogram)>>,
 }
 
 impl MailboxStats {
@@ -47,9 +50,30 @@ impl MailboxStats {
         self.epoch.elapsed().saturating_sub(last)
     }
 
-    fn progressed(&self) {
-        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.progress.store(now, Ordering::Release);
+    fn progressed(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.epoch).as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
+        self.progress.store(since, Ordering::Release);
+    }
+
+    /// A message has left the mailbox.
+    fn taken(&self, now: Instant) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.progressed(now);
+        self.depth.dec();
+    }
+
+    fn handled(&self, message: &'static str, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let known = self.handled.read();
+        if let Some((_, histogram)) = known.iter().find(|(name, _)| *name == message) {
+            histogram.observe(seconds);
+            return;
+        }
+        drop(known);
+        let histogram = self.handle.with_label_values(&[self.actor, message]);
+        histogram.observe(seconds);
+        self.handled.write().push((message, histogram));
     }
 }
 
@@ -57,20 +81,22 @@ impl MailboxStats {
 pub struct Tracked<M> {
     message: Option<M>,
     sent: Instant,
-    stats: Arc<MailboxStats>,
+    /// Taken out when the message leaves the mailbox.
+    stats: Option<Arc<MailboxStats>>,
 }
 
 impl<M> Tracked<M> {
     fn new(message: M, stats: Arc<MailboxStats>) -> Self {
+        let sent = Instant::now();
         if stats.waiting.fetch_add(1, Ordering::AcqRel) == 0 {
             // The mailbox was empty: the clock of its progress starts now.
-            stats.progressed();
+            stats.progressed(sent);
         }
         stats.depth.inc();
         Self {
             message: Some(message),
-            sent: Instant::now(),
-            stats,
+            sent,
+            stats: Some(stats),
         }
     }
 
@@ -83,12 +109,15 @@ impl<M: ActorMessage> Tracked<M> {
     /// Takes the message out, and starts the clock of its handling, which stops when [`Handling`]
     /// is dropped. `None` cannot happen: a tracked message is opened once, by its handler.
     pub fn open(mut self) -> Option<(M, Handling)> {
-        let message = self.message.take()?;
-        self.stats.wait.observe(self.sent.elapsed().as_secs_f64());
+        let (message, stats) = (self.message.take()?, self.stats.take()?);
+        let started = Instant::now();
+        stats.taken(started);
+        let waited = started.saturating_duration_since(self.sent);
+        stats.wait.observe(waited.as_secs_f64());
         let handling = Handling {
-            started: Instant::now(),
+            started,
             message: M::NAME,
-            stats: Arc::clone(&self.stats),
+            stats,
         };
         Some((message, handling))
     }
@@ -96,9 +125,9 @@ impl<M: ActorMessage> Tracked<M> {
 
 impl<M> Drop for Tracked<M> {
     fn drop(&mut self) {
-        self.stats.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.stats.progressed();
-        self.stats.depth.dec();
+        if let Some(stats) = self.stats.take() {
+            stats.taken(Instant::now());
+        }
     }
 }
 
@@ -115,10 +144,7 @@ pub struct Handling {
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        self.stats
-            .handle
-            .with_label_values(&[self.stats.actor, self.message])
-            .observe(self.started.elapsed().as_secs_f64());
+        self.stats.handled(self.message, self.started.elapsed());
     }
 }
 
@@ -226,6 +252,7 @@ pub fn mailbox<A: Actor<Context = Context<A>>>(
         depth: metrics.mailbox_depth.with_label_values(&[actor]),
         wait: metrics.mailbox_wait.with_label_values(&[actor]),
         handle: metrics.handle.clone(),
+        handled: RwLock::default(),
     });
     health.watch(&stats);
     let mailbox = Mailbox {

@@ -1,28 +1,19 @@
 //! Publishers that know nothing of Eclusa, and what becomes of the broker meanwhile.
 
-use crate::harness::{App, Postgres, RabbitMq, eventually};
+use crate::harness::{App, Postgres, RabbitMq, confirming, eventually};
 use futures::StreamExt;
-use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
 
 /// Publishes one message with a confirm, as a foreign publisher would.
 pub async fn publish(url: &str, key: &str, exchange: &str, body: &[u8], message_id: Option<&str>) {
-    let connection = Connection::connect(url, ConnectionProperties::default())
-        .await
-        .unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await
-        .unwrap();
+    let channel = confirming(url).await;
     let mut properties = BasicProperties::default().with_delivery_mode(2);
     if let Some(id) = message_id {
         properties = properties.with_message_id(id.into());
@@ -368,4 +359,81 @@ async fn the_store_away_spends_no_attempt_and_loses_nothing() {
     assert_eq!(count().await, 60);
     assert_eq!(app.metric("eclusa_events_dead_lettered_total").await, 0.0);
     assert_eq!(app.metric("eclusa_events_retried_total").await, 0.0);
+}
+
+/// Publishes messages one after the other on one connection, to the work queue itself.
+async fn publish_all(url: &str, bodies: impl Iterator<Item = Vec<u8>>) {
+    let channel = confirming(url).await;
+    for body in bodies {
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let confirm = channel
+            .basic_publish(
+                "".into(),
+                "eclusa.events".into(),
+                BasicPublishOptions::default(),
+                &body,
+                properties,
+            )
+            .await
+            .unwrap();
+        assert!(confirm.await.unwrap().is_ack());
+    }
+}
+
+#[tokio::test]
+async fn large_messages_behind_small_ones_come_in_smaller_portions() {
+    const SMALL: usize = 600;
+    const LARGE: usize = 300;
+    const LARGE_BYTES: usize = 400_000;
+    let bench = bench(&[
+        ("ingest.max_in_flight", json!("8 MiB")),
+        ("broker.prefetch", json!(500)),
+    ])
+    .await;
+    let message = |n: usize, filler: usize| {
+        let data = json!({"filler": "x".repeat(filler)});
+        let event = json!({"id": format!("m{n}"), "eventType": "t", "eventData": data});
+        event.to_string().into_bytes()
+    };
+    let small = (0..SMALL).map(|n| message(n, 10));
+    let large = (SMALL..SMALL + LARGE).map(|n| message(n, LARGE_BYTES));
+    publish_all(&bench.vhost, small).await;
+    bench.wait_rows(SMALL as i64).await;
+    // By now the consumer takes 500 at once. All the large ones together are 15 times the bound.
+    bench.app.wait_for_log(SOON, "\"prefetch\":500").await;
+    publish_all(&bench.vhost, large).await;
+    bench.wait_rows((SMALL + LARGE) as i64).await;
+    bench.app.wait_for_log(SOON, "\"prefetch\":10,").await;
+    assert_eq!(
+        bench.app.metric("eclusa_events_dead_lettered_total").await,
+        0.0
+    );
+}
+
+/// Messages that come one by one are not handed over one by one.
+#[tokio::test]
+async fn few_messages_at_a_time_are_handed_over_together() {
+    const MESSAGES: u64 = 300;
+    let bench = bench(&[]).await;
+    let channel = confirming(&bench.vhost).await;
+    let began = Instant::now();
+    for n in 0..MESSAGES {
+        let body = json!({"eventType": "t", "userId": "u", "eventData": {"n": n}}).to_string();
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let queue = "eclusa.events".into();
+        let publishing =
+            channel.basic_publish("".into(), queue, options, body.as_bytes(), properties);
+        assert!(publishing.await.unwrap().await.unwrap().is_ack());
+    }
+    bench.wait_rows(MESSAGES as i64).await;
+    let elapsed = began.elapsed();
+    let handed_over = [("actor", "batch_accumulator"), ("message", "push")];
+    let metric = "eclusa_actor_handle_seconds_count";
+    let handed_over = bench.app.metric_with(metric, &handed_over).await;
+    // At least 5 ms pass after each, whatever the speed of this machine.
+    let most = elapsed.as_millis() as f64 / 5.0 + 1.0;
+    assert!(
+        handed_over > 0.0 && handed_over <= most,
+        "{handed_over} in {elapsed:?}"
+    );
 }

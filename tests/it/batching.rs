@@ -1,6 +1,6 @@
 //! When a batch goes out, and that its bounds change while it is open.
 
-use crate::harness::{App, Postgres, RabbitMq, eventually};
+use crate::harness::{App, Postgres, RabbitMq, eventually, temp_dir};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,21 @@ async fn a_hundred_at_once_make_one_batch_by_size_and_a_new_size_needs_no_restar
     assert!(line.contains("batch.max_events"), "{line}");
     assert_eq!(app.post("/v1/events", &events(10)).await.status(), 202);
     stored(&app, 121.0).await;
+}
+
+#[tokio::test]
+async fn with_a_linger_a_caller_waits_for_others() {
+    let dir = temp_dir("linger-");
+    let linger = Duration::from_millis(20);
+    let app = App::builder()
+        .embedded(dir.path())
+        .set("batch.linger", "20ms")
+        .start()
+        .await;
+    app.wait_ready().await;
+    let began = Instant::now();
+    assert_eq!(app.post("/v1/events", &events(1)[0]).await.status(), 202);
+    assert!(began.elapsed() >= linger, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -1,34 +1,17 @@
 //! The command line: import that may be broken off and repeated, counting, following, settings.
 
-use crate::harness::{App, Postgres, eventually, temp_dir};
+use crate::harness::{App, Postgres, eclusa, eventually, temp_dir, told};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
 const LINES: usize = 5_000;
 
-/// The binary, with none of the machine's own settings.
-fn eclusa(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eclusa"));
-    let own = ["PATH", "HOME", "TMPDIR"];
-    command.env_clear().args(args);
-    command.envs(
-        own.into_iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?))),
-    );
-    command
-}
-
 fn run(args: &[&str]) -> Output {
     eclusa(args).output().unwrap()
-}
-
-fn told(output: &Output) -> String {
-    let text = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn succeed(args: &[&str]) -> String {

@@ -16,6 +16,7 @@
 
 mod amqp;
 mod batching;
+mod bench;
 mod chaos;
 mod chaos_minute;
 mod cli;
@@ -28,8 +29,10 @@ mod harness_works;
 mod http_api;
 mod http_hostile;
 mod isolation;
+mod ordered;
 mod panics;
 mod parsers;
 mod proxy_and_model;
+mod retention;
 mod stopping;
 mod store_contract;

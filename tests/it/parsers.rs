@@ -103,6 +103,7 @@ fn event(text: &str) -> Option<Event> {
 fn rulebook() -> Rulebook {
     Rulebook {
         limits: LIMITS,
+        max_event_bytes: None,
         producer: "p".into(),
         missing_id: MissingId::Random,
         again: None,

@@ -1,9 +1,11 @@
 //! What every store promises, run against each of them.
 
 mod following;
+mod leases;
 mod letters;
 mod listing;
 mod postgres;
+mod retention;
 mod sqlite;
 mod writing;
 
@@ -12,7 +14,7 @@ use chrono::{DateTime, Utc};
 use eclusa::event::{Event, Rows, Source};
 use eclusa::store::postgres::{self as pg, PostgresOptions, PostgresStore};
 use eclusa::store::sqlite::{self as lite, SqliteOptions, SqliteStore};
-use eclusa::store::{EventStore, RowOutcome, StoreError};
+use eclusa::store::{EventStore, RowOutcome, Store, StoreError};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -131,4 +133,11 @@ contract! {
     letters::pages_visit_each_letter_once,
     letters::letters_are_chosen_counted_and_purged,
     letters::burials_at_once_agree,
+    leases::one_holder_at_a_time,
+    leases::a_token_is_never_given_twice,
+    leases::a_lease_that_ran_out_is_taken_and_lost_to_its_holder,
+    leases::many_ask_and_one_gets_it,
+    retention::old_rows_go_in_slices_and_no_others,
+    retention::rows_from_a_clock_that_was_ahead_are_not_in_the_way,
+    retention::nothing_goes_under_a_lost_lease,
 }

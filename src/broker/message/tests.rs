@@ -7,6 +7,7 @@ fn rules(missing_id: MissingId) -> Rulebook {
             max_field_bytes: 256,
             accept_days: 400,
         },
+        max_event_bytes: None,
         producer: "shop".into(),
         missing_id,
         again: None,

@@ -216,16 +216,16 @@ async fn hand_over(target: &Target, events: Vec<Event>) -> anyhow::Result<Taken>
 
 /// Through the accumulator and the writers; `None` when some were refused for now.
 async fn write(flow: &Flow, events: Vec<Event>) -> anyhow::Result<Option<Taken>> {
-    let weight = events.iter().map(Event::weight).sum();
+    let weight = events.iter().map(Event::footprint).sum();
     let permit = flow.budget.take(weight);
     flow.metrics
         .accepted
         .with_label_values(&["import"])
         .inc_by(events.len() as u64);
     let accounts = flow.metrics.ledgers.intake.clone();
-    let (deliveries, outcomes) = request::open(events, accounts, permit);
+    let (deliveries, outcomes) = request::open(events, accounts, permit, None);
     // If the accumulator crashes over the message, the tickets in it answer.
-    let _ = flow.accumulator.send(Push(deliveries)).await;
+    let _ = flow.lanes.any().send(Push(deliveries)).await;
     let outcomes = outcomes.await.context("an import's chunk was lost")?;
     let mut taken = Taken::default();
     for outcome in outcomes {

@@ -93,8 +93,8 @@ impl Lines {
             reader,
             source: source.or(name),
             number: 0,
-            limits: settings.ingest.item_limits(),
-            producer: settings.ingest.producer.as_str().into(),
+            limits: settings.item_limits(),
+            producer: Arc::clone(&settings.ingest.producer),
             consumed,
             size,
         })

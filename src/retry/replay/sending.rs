@@ -3,8 +3,9 @@
 use super::{Replayer, Way};
 use crate::actors::BatchAccumulator;
 use crate::actors::batch_accumulator::Push;
-use crate::broker::Publisher;
 use crate::broker::message::Contents;
+use crate::broker::sorting::{self, Outgoing};
+use crate::broker::{Publisher, Shards};
 use crate::config::Settings;
 use crate::event::{Delivery, Event, Outcome, frame, request};
 use crate::retry::contents;
@@ -98,17 +99,22 @@ impl Replayer {
     /// when whoever asked for the replay goes away meanwhile.
     async fn publish(&self, publisher: &Publisher, letter: Uuid, events: Vec<Event>) -> Fate {
         let (deliveries, _answer) = self.open(events);
+        // Only a letter of one event takes that event back; several could not share its body.
+        let back = (deliveries.len() == 1).then_some(letter);
+        if let Some(shards) = publisher.shards() {
+            return self
+                .publish_sorted(publisher, shards, back, deliveries)
+                .await;
+        }
         let mut encoder = frame::Encoder::default();
         for delivery in &deliveries {
             if let Err(error) = encoder.push(&delivery.event) {
                 return Fate::Unreadable(error.to_string());
             }
         }
-        // Only a letter of one event takes that event back; several could not share its body.
-        let published = if deliveries.len() == 1 {
-            publisher.publish_replay(&encoder.finish(), letter).await
-        } else {
-            publisher.publish_frame(&encoder.finish()).await
+        let published = match back {
+            Some(letter) => publisher.publish_replay(&encoder.finish(), letter).await,
+            None => publisher.publish_frame(&encoder.finish()).await,
         };
         match published {
             Ok(()) => {
@@ -122,10 +128,40 @@ impl Replayer {
         }
     }
 
+    /// Publishes a letter's events to the shards of their users.
+    async fn publish_sorted(
+        &self,
+        publisher: &Publisher,
+        shards: Shards,
+        letter: Option<Uuid>,
+        deliveries: Vec<Delivery>,
+    ) -> Fate {
+        let outgoing = deliveries.into_iter().map(|delivery| Outgoing {
+            event: delivery.event,
+            letter,
+            attempts: 0,
+            with: delivery.ticket,
+        });
+        let sorted = sorting::frames(outgoing, shards, publisher.bounds());
+        for (shard, frames) in sorted.into_iter().enumerate() {
+            for frame in frames {
+                let published = publisher.publish_to_shard(shard, &frame.body, frame.letter, 0);
+                if let Err(error) = published.await {
+                    return Fate::NotNow(error.to_string());
+                }
+                self.metrics.frames_published.inc();
+                for ticket in frame.with {
+                    ticket.settle(Outcome::Published);
+                }
+            }
+        }
+        Fate::Sent
+    }
+
     fn open(&self, events: Vec<Event>) -> (Vec<Delivery>, Receiver<Vec<Outcome>>) {
-        let weight = events.iter().map(Event::weight).sum();
+        let weight = events.iter().map(Event::footprint).sum();
         let accounts = self.metrics.ledgers.intake.clone();
-        request::open(events, accounts, self.budget.take(weight))
+        request::open(events, accounts, self.budget.take(weight), None)
     }
 
     /// Writes the events of all letters of a chunk, handed over together so that they keep their

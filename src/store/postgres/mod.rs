@@ -3,6 +3,9 @@
 //! Writes go through `tokio-postgres` (`write`), because their errors decide the fate of a batch
 //! and diesel-async hides the SQLSTATE; queries go through diesel (`read`).
 
+mod alone;
+mod detach;
+mod leases;
 mod letters_read;
 mod letters_write;
 mod migrate;
@@ -10,11 +13,13 @@ mod options;
 mod partitions;
 mod pool;
 mod read;
+mod retention;
 mod rows;
 mod schema;
 mod tls;
 mod write;
 
+pub use alone::connect_alone;
 pub use migrate::migrate;
 pub use options::PostgresOptions;
 
@@ -23,12 +28,11 @@ use super::dead_letters::{
     DeadLetter, LetterFilter, LetterOrder, LetterPosition, LetterSummary, Replayed,
 };
 use super::{
-    Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page, RowOutcome,
-    StoreError, TailPosition, outcomes,
+    Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page, RetentionStore,
+    RowOutcome, StoreError, TailPosition, outcomes,
 };
 use crate::event::{Rows, StoredEvent};
 use async_trait::async_trait;
-use chrono::Utc;
 use partitions::Partitions;
 use pool::Pools;
 use std::time::Duration;
@@ -54,6 +58,8 @@ impl PostgresStore {
         };
         store.check_schema().await?;
         store.prepare_days().await?;
+        // A connection is driven by the thread that made it: the writers make their own.
+        store.pools.close_idle();
         Ok(store)
     }
 
@@ -66,28 +72,17 @@ impl PostgresStore {
         schema.ok_or_else(Schema::missing)?.check()
     }
 
-    /// Makes the partitions of today and the next two days, if that was not done today. Every
-    /// write does this too; call it now and then so that a quiet night ends with them in place.
-    ///
-    /// # Errors
-    /// `Operator` if the role may not create tables.
-    pub async fn prepare_days(&self) -> Result<(), StoreError> {
-        self.pools
-            .write(async |client| self.partitions.ensure_ahead(client, Utc::now()).await)
-            .await
-    }
-}
-
-#[async_trait]
-impl EventStore for PostgresStore {
-    async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError> {
+    async fn insert(&self, rows: Rows, lane: Option<i64>) -> Result<Vec<RowOutcome>, StoreError> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         let new = self
             .pools
-            .write(async |client| write::insert(client, &self.partitions, &rows).await)
+            .write(async |client| write::insert(client, &self.partitions, &rows, lane).await)
             .await?;
+        let Some(new) = new else {
+            return Ok(vec![RowOutcome::Stored; rows.len()]);
+        };
         let mut outcomes = outcomes::of_rows(&rows, new);
         let duplicates = outcomes::duplicates(&rows, &outcomes);
         if duplicates.is_empty() {
@@ -107,6 +102,17 @@ impl EventStore for PostgresStore {
             ),
         }
         Ok(outcomes)
+    }
+}
+
+#[async_trait]
+impl EventStore for PostgresStore {
+    async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError> {
+        self.insert(rows, None).await
+    }
+
+    async fn write_in_lane(&self, rows: Rows, lane: i64) -> Result<Vec<RowOutcome>, StoreError> {
+        self.insert(rows, Some(lane)).await
     }
 
     async fn get(&self, event_id: Uuid) -> Result<Option<StoredEvent>, StoreError> {

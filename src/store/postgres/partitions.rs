@@ -1,11 +1,11 @@
 //! The log's partitions: one for each UTC day, made ahead and on demand.
 
 use crate::event::id::UNORDERED;
-use crate::store::StoreError;
+use crate::store::{ErrorKind, StoreError};
 use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 /// Key of the transaction lock under which partitions are made.
 const LOCK: i64 = 0x6563_6c75_7361_0002;
@@ -87,7 +87,8 @@ fn literal(day: NaiveDate) -> String {
     format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day())
 }
 
-fn name(day: NaiveDate) -> String {
+/// The name of a day's partition.
+pub(super) fn name(day: NaiveDate) -> String {
     format!(
         "user_interactions_{:04}{:02}{:02}",
         day.year(),
@@ -96,12 +97,12 @@ fn name(day: NaiveDate) -> String {
     )
 }
 
-/// The days that have a partition.
+/// The days that have a partition. One that is on its way out takes no rows any more.
 async fn attached(client: &Client) -> Result<BTreeSet<NaiveDate>, StoreError> {
     let rows = client
         .query(
             "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
-             WHERE i.inhparent = 'user_interactions'::regclass",
+             WHERE i.inhparent = 'user_interactions'::regclass AND NOT i.inhdetachpending",
             &[],
         )
         .await?;
@@ -113,11 +114,26 @@ async fn attached(client: &Client) -> Result<BTreeSet<NaiveDate>, StoreError> {
 }
 
 /// The day a partition is for, by its name: year, then two digits each for month and day.
-fn day_of(name: &str) -> Option<NaiveDate> {
+pub(super) fn day_of(name: &str) -> Option<NaiveDate> {
     let digits = name.strip_prefix("user_interactions_")?;
     let (year, month_day) = digits.split_at_checked(digits.len().checked_sub(4)?)?;
     let (month, day) = month_day.split_at_checked(2)?;
     NaiveDate::from_ymd_opt(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?)
+}
+
+/// Keeps others from making and dropping partitions until the transaction ends.
+pub(super) async fn lock(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
+        .await?;
+    Ok(())
+}
+
+/// Whether the partition is on its way out, which it ends only when nobody reads it any more.
+async fn is_pending(client: &Client, name: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_inherits \
+               WHERE inhrelid = to_regclass($1) AND inhdetachpending)";
+    Ok(client.query_one(sql, &[&name]).await?.try_get(0)?)
 }
 
 /// Makes one partition, unless another process was faster.
@@ -126,19 +142,22 @@ async fn create(client: &mut Client, day: NaiveDate) -> Result<(), StoreError> {
         return Ok(());
     };
     let transaction = client.transaction().await?;
-    transaction
-        .execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
-        .await?;
+    lock(&transaction).await?;
     // Only now: whoever had the lock before may have made it.
     if !attached(transaction.client()).await?.contains(&day) {
         let name = name(day);
+        if is_pending(transaction.client(), &name).await? {
+            let message = format!("{name} is being dropped, and can be made again when it is gone");
+            return Err(StoreError::new(ErrorKind::Transient, message));
+        }
         let (from, to) = (literal(day), literal(next));
         transaction
             .batch_execute(&format!(
                 "CREATE TABLE IF NOT EXISTS {name} (LIKE user_interactions INCLUDING ALL) \
                  WITH (fillfactor = 85); \
                  ALTER TABLE user_interactions ATTACH PARTITION {name} \
-                 FOR VALUES FROM ('{from}') TO ('{to}')"
+                 FOR VALUES FROM ('{from}') TO ('{to}'); \
+                 COMMENT ON TABLE {name} IS NULL"
             ))
             .await?;
         tracing::info!(partition = name, "made a partition of the event log");

@@ -19,10 +19,14 @@ use tokio::time::timeout;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+/// Connections for leases and the work under them: one renews while the other works.
+const CHORES: usize = 2;
+
 /// The pools of writers and readers. Connections are made on demand, so having this says nothing
 /// about the server being there.
 pub(super) struct Pools {
     writers: deadpool_postgres::Pool,
+    chores: deadpool_postgres::Pool,
     readers: diesel_pool::Pool<AsyncPgConnection>,
     acquire_timeout: Duration,
     connect_timeout: Duration,
@@ -35,12 +39,24 @@ impl Pools {
         let config = options.config()?;
         let connector = tls::connector(&config)?;
         Ok(Self {
-            writers: writers(options, &config, connector.clone())?,
+            writers: writers(
+                options,
+                options.write_connections,
+                &config,
+                connector.clone(),
+            )?,
+            chores: writers(options, CHORES, &chores_config(&config), connector.clone())?,
             readers: readers(options, config, connector)?,
             acquire_timeout: options.acquire_timeout,
             connect_timeout: options.connect_timeout,
             answer_timeout: options.answer_timeout(),
         })
+    }
+
+    /// Closes the connections that nobody uses now.
+    pub(super) fn close_idle(&self) {
+        self.writers.retain(|_, _| false);
+        self.readers.retain(|_, _| false);
     }
 
     /// Does `work` on a writing connection. One that does not answer in time is thrown away: what
@@ -49,7 +65,23 @@ impl Pools {
         &self,
         work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut client = self.writers.get().await.map_err(|error| match error {
+        self.on(&self.writers, work).await
+    }
+
+    /// The same on a connection that no event waits for, and that events do not keep waiting.
+    pub(super) async fn chore<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.on(&self.chores, work).await
+    }
+
+    async fn on<T>(
+        &self,
+        pool: &deadpool_postgres::Pool,
+        work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut client = pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => StoreError::from(error).context("cannot connect"),
             other => self.unavailable(&other),
         })?;
@@ -137,8 +169,19 @@ pub(super) fn connect_error(error: ConnectionError) -> StoreError {
     error.context("cannot connect")
 }
 
+/// A process that stops in the middle of a transaction must not keep the lease's row, or the right
+/// to make partitions, for as long as its machine hangs.
+fn chores_config(config: &Config) -> Config {
+    let mut config = config.clone();
+    let options = config.get_options().unwrap_or_default();
+    let options = format!("{options} -c idle_in_transaction_session_timeout=10s");
+    config.options(options);
+    config
+}
+
 fn writers(
     options: &PostgresOptions,
+    size: usize,
     config: &Config,
     connector: Option<MakeRustlsConnect>,
 ) -> Result<deadpool_postgres::Pool, StoreError> {
@@ -152,7 +195,7 @@ fn writers(
         None => deadpool_postgres::Manager::from_config(config.clone(), NoTls, manager_config),
     };
     deadpool_postgres::Pool::builder(manager)
-        .max_size(options.write_connections.max(1))
+        .max_size(size.max(1))
         .wait_timeout(Some(options.acquire_timeout))
         .create_timeout(Some(options.connect_timeout))
         .recycle_timeout(Some(options.connect_timeout))

@@ -5,19 +5,22 @@ use crate::event::{Event, id};
 use crate::store::{ErrorKind, StoreError, times};
 use chrono::{DateTime, NaiveDate, Utc};
 use std::collections::HashSet;
+use std::sync::LazyLock;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// Rows go in sorted by `event_id`, so that two batches that share ids cannot deadlock; their `id`s
 /// are drawn beforehand and given out by the place in the batch, so that the log keeps its order.
-/// The text of a payload is parsed by PostgreSQL alone.
+/// The text of a payload is parsed by PostgreSQL alone. The answer is one row: null when every row
+/// was new, as nearly always, else the ids of those that were. A row of the answer for each row of
+/// the batch would cost both sides more than the question.
 const INSERT: &str = "\
     WITH drawn AS MATERIALIZED ( \
         SELECT array_agg(nextval('user_interactions_id_seq')) AS ids, \
                pg_current_xact_id()::text::bigint AS transaction \
         FROM generate_series(1, $1::int4) \
-    ) \
+    ), inserted AS ( \
     INSERT INTO user_interactions \
         (id, transaction, \"timestamp\", received_at, event_id, bucket, processed, source, \
          producer, event_type, user_id, session_id, original_id, event_data) \
@@ -30,7 +33,21 @@ const INSERT: &str = "\
          AS t (place, occurred_at, received_at, event_id, bucket, source, producer, event_type, \
                user_id, session_id, original_id, event_data) \
     ON CONFLICT DO NOTHING \
-    RETURNING event_id";
+    RETURNING event_id \
+    ) \
+    SELECT CASE WHEN count(*) < $1 THEN coalesce(array_agg(event_id), '{}') END FROM inserted";
+
+/// The same under a lock of the lane, held until the commit: no `id` is drawn before it is held. A
+/// statement of its own would leave the lock with a process that is stopped between the two.
+static INSERT_IN_LANE: LazyLock<String> = LazyLock::new(|| {
+    INSERT
+        .replacen(
+            "WITH drawn",
+            "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($14)), drawn",
+            1,
+        )
+        .replacen("FROM generate_series", "FROM lane, generate_series", 1)
+});
 
 /// The columns of a batch, sorted by id. Texts are borrowed from the events.
 struct Columns<'a> {
@@ -94,12 +111,14 @@ fn column<'a, T>(sorted: &[(i32, &'a Event)], field: impl Fn(&'a Event) -> T) ->
     sorted.iter().map(|(_, event)| field(event)).collect()
 }
 
-/// Inserts the rows and returns the ids that are new, making partitions where they are missing.
+/// Inserts the rows and returns the ids that are new, or `None` if all are; makes partitions where
+/// they are missing.
 pub(super) async fn insert(
     client: &mut deadpool_postgres::Client,
     partitions: &Partitions,
     rows: &[Event],
-) -> Result<HashSet<Uuid>, StoreError> {
+    lane: Option<i64>,
+) -> Result<Option<HashSet<Uuid>>, StoreError> {
     let columns = Columns::of(rows);
     if let Err(error) = partitions.ensure_ahead(client, Utc::now()).await {
         // The batch may not need them; if it does, it will hear of it below.
@@ -108,14 +127,14 @@ pub(super) async fn insert(
     partitions
         .ensure(client, columns.bucket.iter().copied())
         .await?;
-    match execute(client, &columns).await {
+    match execute(client, &columns, lane).await {
         Err(error) if is_missing_partition(&error) => {
             // Dropped since we last looked.
             partitions.forget();
             partitions
                 .ensure(client, columns.bucket.iter().copied())
                 .await?;
-            execute(client, &columns).await.map_err(|error| {
+            execute(client, &columns, lane).await.map_err(|error| {
                 if is_missing_partition(&error) {
                     let message = "a partition of the event log was dropped while it was needed";
                     StoreError::new(ErrorKind::Transient, message).with_source(error)
@@ -131,10 +150,19 @@ pub(super) async fn insert(
 async fn execute(
     client: &deadpool_postgres::Client,
     columns: &Columns<'_>,
-) -> Result<HashSet<Uuid>, tokio_postgres::Error> {
-    let statement = client.prepare_cached(INSERT).await?;
-    let new = client.query(&statement, &columns.parameters()).await?;
-    new.iter().map(|row| row.try_get(0)).collect()
+    lane: Option<i64>,
+) -> Result<Option<HashSet<Uuid>>, tokio_postgres::Error> {
+    let mut parameters = columns.parameters().to_vec();
+    let statement = match &lane {
+        None => client.prepare_cached(INSERT).await?,
+        Some(lane) => {
+            parameters.push(lane);
+            client.prepare_cached(&INSERT_IN_LANE).await?
+        }
+    };
+    let answer = client.query_one(&statement, &parameters).await?;
+    let new: Option<Vec<Uuid>> = answer.try_get(0)?;
+    Ok(new.map(HashSet::from_iter))
 }
 
 /// PostgreSQL reports a row without a partition as a violated check, but names no constraint.

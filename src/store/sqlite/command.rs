@@ -1,12 +1,15 @@
 //! What the writer's thread can be asked to do.
 
 use super::connection::Failure;
-use super::{letters_write, write};
+use super::{leases, letters_write, retention, write};
 use crate::event::Rows;
 use crate::store::dead_letters::{DeadLetter, LetterFilter, Replayed};
+use crate::store::leases::{Fenced, Lease};
+use crate::store::retention::Slice;
 use crate::store::{ErrorKind, RowOutcome, StoreError};
 use diesel::{Connection, SqliteConnection};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Where the one who asked waits.
@@ -49,6 +52,51 @@ pub(super) enum Command {
         /// Who waits.
         reply: Reply<u64>,
     },
+    /// [`LeaseStore::acquire`](crate::store::LeaseStore::acquire).
+    AcquireLease {
+        /// Which.
+        name: String,
+        /// Who wants it.
+        holder: String,
+        /// For how long.
+        ttl: Duration,
+        /// Who waits.
+        reply: Reply<Option<Lease>>,
+    },
+    /// [`LeaseStore::renew`](crate::store::LeaseStore::renew).
+    RenewLease {
+        /// Which.
+        lease: Lease,
+        /// For how long from now.
+        ttl: Duration,
+        /// Who waits.
+        reply: Reply<bool>,
+    },
+    /// [`LeaseStore::release`](crate::store::LeaseStore::release).
+    ReleaseLease {
+        /// Which.
+        lease: Lease,
+        /// Who waits.
+        reply: Reply<()>,
+    },
+    /// [`LeaseStore::void_leases`](crate::store::LeaseStore::void_leases).
+    VoidLeases {
+        /// Who waits.
+        reply: Reply<()>,
+    },
+    /// [`RetentionStore::trim`](crate::store::RetentionStore::trim).
+    Trim {
+        /// Under which lease.
+        lease: Lease,
+        /// Days to keep.
+        keep: u32,
+        /// Behind which `id`.
+        after: i64,
+        /// Rows to look at.
+        limit: u32,
+        /// Who waits.
+        reply: Reply<Fenced<Slice>>,
+    },
     /// Crashes, to show that the thread outlives it.
     #[cfg(test)]
     Panic {
@@ -65,6 +113,11 @@ impl Command {
             Command::Bury { letters, .. } => letters.len(),
             Command::MarkReplayed { letters, .. } => letters.len(),
             Command::PurgeLetters { limit, .. } => *limit,
+            Command::Trim { limit, .. } => *limit as usize,
+            Command::AcquireLease { .. }
+            | Command::RenewLease { .. }
+            | Command::ReleaseLease { .. }
+            | Command::VoidLeases { .. } => 1,
             #[cfg(test)]
             Command::Panic { .. } => 1,
         }
@@ -100,6 +153,38 @@ impl Command {
                 });
                 answer(reply, result)
             }
+            Command::AcquireLease {
+                name,
+                holder,
+                ttl,
+                reply,
+            } => {
+                let result = savepoint(connection, |connection| {
+                    leases::acquire(connection, &name, &holder, ttl)
+                });
+                answer(reply, result)
+            }
+            Command::RenewLease { lease, ttl, reply } => {
+                let result = savepoint(connection, |c| leases::renew(c, &lease, ttl));
+                answer(reply, result)
+            }
+            Command::ReleaseLease { lease, reply } => {
+                let result = savepoint(connection, |c| leases::release(c, &lease));
+                answer(reply, result)
+            }
+            Command::VoidLeases { reply } => answer(reply, savepoint(connection, leases::void)),
+            Command::Trim {
+                lease,
+                keep,
+                after,
+                limit,
+                reply,
+            } => {
+                let result = savepoint(connection, |connection| {
+                    retention::trim(connection, &lease, keep, after, limit)
+                });
+                answer(reply, result)
+            }
             #[cfg(test)]
             Command::Panic { reply } => {
                 let result = savepoint(connection, |_| panic!("asked to"));
@@ -115,7 +200,12 @@ impl Command {
             Command::Bury { reply, .. } | Command::PurgeLetters { reply, .. } => {
                 answer(reply, Ok(0))(Err(error))
             }
-            Command::MarkReplayed { reply, .. } => answer(reply, Ok(()))(Err(error)),
+            Command::MarkReplayed { reply, .. }
+            | Command::ReleaseLease { reply, .. }
+            | Command::VoidLeases { reply } => answer(reply, Ok(()))(Err(error)),
+            Command::AcquireLease { reply, .. } => answer(reply, Ok(None))(Err(error)),
+            Command::RenewLease { reply, .. } => answer(reply, Ok(false))(Err(error)),
+            Command::Trim { reply, .. } => answer(reply, Ok(Fenced::Lost))(Err(error)),
             #[cfg(test)]
             Command::Panic { reply } => answer(reply, Ok(()))(Err(error)),
         }

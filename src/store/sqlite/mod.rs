@@ -5,11 +5,13 @@
 
 mod command;
 mod connection;
+mod leases;
 mod letters_read;
 mod letters_write;
 mod migrate;
 mod read;
 mod readers;
+mod retention;
 mod rows;
 mod schema;
 mod write;

@@ -48,3 +48,12 @@ diesel::table! {
         history -> Text,
     }
 }
+
+diesel::table! {
+    leases (name) {
+        name -> Text,
+        token -> BigInt,
+        holder -> Nullable<Text>,
+        until -> BigInt,
+    }
+}

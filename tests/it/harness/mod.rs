@@ -12,6 +12,7 @@
 //! every process started in it, even after `kill -9` of the test run.
 
 mod app;
+mod command;
 mod load;
 mod metrics;
 mod model;
@@ -27,6 +28,7 @@ mod settings;
 mod wait;
 
 pub use app::{App, AppBuilder};
+pub use command::{eclusa, told};
 pub use load::{Counts, Load, LoadPlan, event};
 pub use metrics::Metrics;
 pub use model::{Findings, Log, Model};
@@ -34,6 +36,6 @@ pub use ports::free_port;
 pub use postgres::{Postgres, connect};
 pub use process::memory_of;
 pub use proxy::{Direction, Moment, Proxy};
-pub use rabbitmq::RabbitMq;
+pub use rabbitmq::{RabbitMq, confirming};
 pub use scope::temp_dir;
 pub use wait::eventually;

@@ -200,3 +200,13 @@ async fn greets(port: u16) -> Option<()> {
     stream.read_u8().await.ok()?;
     Some(())
 }
+
+/// A channel that publishes with confirms, as a foreign publisher's.
+pub async fn confirming(url: &str) -> lapin::Channel {
+    let properties = lapin::ConnectionProperties::default();
+    let connection = lapin::Connection::connect(url, properties).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let options = lapin::options::ConfirmSelectOptions::default();
+    channel.confirm_select(options).await.unwrap();
+    channel
+}

@@ -16,7 +16,7 @@ async fn four_processes_migrate_at_once() {
     for run in futures::future::join_all(runs).await {
         applied += run.expect("migrates").len();
     }
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 3);
     PostgresStore::connect(&options).await.unwrap();
 }
 
@@ -39,16 +39,16 @@ async fn another_schema_is_refused() {
         let update = "UPDATE eclusa_schema SET version = $1, oldest_compatible = $2";
         client.execute(update, &[&version, &oldest]).await.unwrap();
     };
-    set(4, 3).await;
+    set(5, 4).await;
     let error = refused().await;
     assert_eq!(error.kind(), ErrorKind::Operator);
     assert!(
-        error.to_string().contains("schema 4, needs at least 3"),
+        error.to_string().contains("schema 5, needs at least 4"),
         "{error}"
     );
     let error = pg::migrate(&options).await.unwrap_err();
     assert!(error.to_string().contains("upgrade this binary"), "{error}");
-    set(4, 1).await;
+    set(5, 1).await;
     PostgresStore::connect(&options).await.unwrap();
     set(0, 0).await;
     assert!(refused().await.to_string().contains("eclusa migrate"));

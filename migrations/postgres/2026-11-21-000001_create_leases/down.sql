@@ -1,0 +1,2 @@
+DROP TABLE leases;
+UPDATE eclusa_schema SET version = 2;

@@ -1,0 +1,84 @@
+//! Letting go of what is older than the log is to keep.
+//!
+//! On PostgreSQL an event with a UUIDv7 lies in the partition of the id's day, which goes as a
+//! whole when the day is older; all other events go by `received_at`. SQLite has one table, and all
+//! its events go by `received_at`.
+
+use super::StoreError;
+use super::leases::{Fenced, Lease};
+use async_trait::async_trait;
+use chrono::NaiveDate;
+
+/// What was done about one day of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DayStep {
+    /// Its partition is gone.
+    Dropped(NaiveDate),
+    /// A drop was interrupted, and the day is to be kept after all: it is in the log, and nothing
+    /// about it says any more that it is to go.
+    Restored(NaiveDate),
+    /// Nothing: between two looks somebody else changed its partition. The next call looks again.
+    Changed(NaiveDate),
+}
+
+/// What one slice of deletions did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slice {
+    /// Rows deleted.
+    pub deleted: u64,
+    /// Where the next slice begins; `None` when all behind it is to be kept, or nothing is there.
+    pub next: Option<i64>,
+}
+
+/// What a slice held when it was looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// Its rows.
+    pub(super) rows: u64,
+    /// Those that are to go.
+    pub(super) old: u64,
+    /// Those that came from a clock that was more than a day ahead. They say nothing about the rows
+    /// behind them.
+    pub(super) ahead: u64,
+}
+
+impl Seen {
+    /// Whether there may be old rows behind a slice of at most `limit` rows. They arrived in order,
+    /// but for late ones: only a slice of rows to keep, and none that goes, says that all behind it
+    /// stay.
+    pub(super) fn goes_on(self, limit: u32) -> bool {
+        self.rows >= u64::from(limit) && (self.old > 0 || self.ahead == self.rows)
+    }
+}
+
+/// Letting go of what is old. Ages are by the database's clock.
+#[async_trait]
+pub trait RetentionStore: Send + Sync {
+    /// Makes the partitions of the coming days, where there are partitions.
+    async fn prepare_days(&self) -> Result<(), StoreError>;
+
+    /// Drops the oldest day that lies more than `keep` days back as a whole, or brings an
+    /// interrupted drop to its end, one day at a call. `None` when there is none. With `keep` absent
+    /// every day is kept. Inserts and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// `Transient` while a transaction is open that may still read the day: call again later.
+    /// `Operator` if the clocks of the database and of this machine are apart.
+    async fn drop_next_day(
+        &self,
+        lease: &Lease,
+        keep: Option<u32>,
+    ) -> Result<Fenced<Option<DayStep>>, StoreError>;
+
+    /// Deletes events that were received more than `keep` days ago and have no day of their own,
+    /// in the order of their arrival in the log, looking at `limit` rows behind the `id` `after`.
+    /// There is a next slice if this one was full and held an old row, or nothing but rows received
+    /// more than a day from now.
+    async fn trim(
+        &self,
+        lease: &Lease,
+        keep: u32,
+        after: i64,
+        limit: u32,
+    ) -> Result<Fenced<Slice>, StoreError>;
+}

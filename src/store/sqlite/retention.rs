@@ -1,0 +1,89 @@
+//! Deleting what is old, slice by slice, through the queue of the one writer: batches go in between.
+
+use super::SqliteStore;
+use super::command::Command;
+use super::connection::Failure;
+use super::leases;
+use super::schema::user_interactions::dsl;
+use crate::store::StoreError;
+use crate::store::leases::{Fenced, Lease};
+use crate::store::retention::{DayStep, RetentionStore, Seen, Slice};
+use async_trait::async_trait;
+use diesel::prelude::*;
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// See [`RetentionStore::trim`].
+pub(super) fn trim(
+    connection: &mut SqliteConnection,
+    lease: &Lease,
+    keep: u32,
+    after: i64,
+    limit: u32,
+) -> Result<Fenced<Slice>, Failure> {
+    if !leases::is_held(connection, lease)? {
+        return Ok(Fenced::Lost);
+    }
+    let now = leases::now(connection)?;
+    let cutoff = now.saturating_sub(i64::from(keep).saturating_mul(DAY_MICROS));
+    let tomorrow = now.saturating_add(DAY_MICROS);
+    let slice: Vec<(i64, i64)> = dsl::user_interactions
+        .select((dsl::id, dsl::received_at))
+        .filter(dsl::id.gt(after))
+        .order(dsl::id)
+        .limit(i64::from(limit))
+        .load(connection)?;
+    let seen = Seen {
+        rows: slice.len() as u64,
+        old: slice.iter().filter(|(_, at)| *at < cutoff).count() as u64,
+        ahead: slice.iter().filter(|(_, at)| *at > tomorrow).count() as u64,
+    };
+    let last = slice.last().map(|(id, _)| *id);
+    let next = last.filter(|_| seen.goes_on(limit));
+    let Some(last) = last.filter(|_| seen.old > 0) else {
+        return Ok(Fenced::Done(Slice { deleted: 0, next }));
+    };
+    let deleted = diesel::delete(dsl::user_interactions)
+        .filter(dsl::id.gt(after))
+        .filter(dsl::id.le(last))
+        .filter(dsl::received_at.lt(cutoff))
+        .execute(connection)?;
+    Ok(Fenced::Done(Slice {
+        deleted: deleted as u64,
+        next,
+    }))
+}
+
+#[async_trait]
+impl RetentionStore for SqliteStore {
+    async fn prepare_days(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn drop_next_day(
+        &self,
+        _lease: &Lease,
+        _keep: Option<u32>,
+    ) -> Result<Fenced<Option<DayStep>>, StoreError> {
+        Ok(Fenced::Done(None))
+    }
+
+    async fn trim(
+        &self,
+        lease: &Lease,
+        keep: u32,
+        after: i64,
+        limit: u32,
+    ) -> Result<Fenced<Slice>, StoreError> {
+        let lease = lease.clone();
+        self.writer
+            .ask(|reply| Command::Trim {
+                lease,
+                keep,
+                after,
+                limit,
+                reply,
+            })
+            .await
+    }
+}
