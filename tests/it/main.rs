@@ -29,6 +29,7 @@ mod harness_works;
 mod http_api;
 mod http_hostile;
 mod isolation;
+mod manifests;
 mod ordered;
 mod panics;
 mod parsers;
