@@ -1,14 +1,17 @@
 //! One item of a request or message: JSON text to checked fields, all flaws at once.
 
+mod raw;
+
 use super::{Event, Source, id, json};
 use chrono::{DateTime, Datelike, SubsecRound, Utc};
-use serde::Deserialize;
+use memchr::memchr;
 use serde::Serialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::Arc;
 use uuid::Uuid;
+
+pub use raw::RawItem;
 
 /// What an item may hold at most. Part of the settings that change at run time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,19 +140,6 @@ pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
-/// An item's fields as raw JSON, and what is wrong with its keys.
-#[derive(Default)]
-struct RawItem<'a> {
-    id: Option<&'a RawValue>,
-    user_id: Option<&'a RawValue>,
-    event_type: Option<&'a RawValue>,
-    event_data: Option<&'a RawValue>,
-    session_id: Option<&'a RawValue>,
-    timestamp: Option<&'a RawValue>,
-    flaws: Vec<FieldError>,
-    unknown: Vec<(String, &'a RawValue)>,
-}
-
 /// No time in RFC 3339 that anybody means is longer.
 const MAX_TIME_BYTES: usize = 64;
 
@@ -169,57 +159,26 @@ const KNOWN: [&str; 6] = [
     "timestamp",
 ];
 
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for RawItem<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ItemVisitor;
-        impl<'de> Visitor<'de> for ItemVisitor {
-            type Value = RawItem<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an event object")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawItem<'de>, M::Error> {
-                let mut item = RawItem::default();
-                while let Some(Key(key)) = map.next_key::<Key>()? {
-                    let value = map.next_value::<&RawValue>()?;
-                    let slot = match &*key {
-                        "id" => &mut item.id,
-                        "userId" => &mut item.user_id,
-                        "eventType" => &mut item.event_type,
-                        "eventData" => &mut item.event_data,
-                        "sessionId" => &mut item.session_id,
-                        "timestamp" => &mut item.timestamp,
-                        _ => {
-                            let name = key.into_owned();
-                            item.unknown.push((name, value));
-                            continue;
-                        }
-                    };
-                    if slot.replace(value).is_some() {
-                        item.flaws.push(FieldError::new(&key, "is given twice"));
-                    }
-                }
-                Ok(item)
-            }
-        }
-        deserializer.deserialize_map(ItemVisitor)
-    }
-}
-
-/// Reads one item. The text must be one syntactically valid JSON value.
+/// Reads one item.
 ///
 /// # Errors
 /// Everything that is wrong with it, field by field.
 pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Vec<FieldError>> {
-    if !text.trim_start().starts_with('{') {
-        return Err(vec![FieldError::new("", "must be a JSON object")]);
+    check(RawItem::read(text), limits, rules)
+}
+
+/// Checks the fields of an item.
+///
+/// # Errors
+/// Everything that is wrong with it, field by field.
+pub fn check<'a>(
+    mut raw: RawItem<'a>,
+    limits: &ItemLimits,
+    rules: Rules,
+) -> Result<Fields, Vec<FieldError>> {
+    if let Some(reason) = raw.broken {
+        return Err(vec![FieldError::new("", reason)]);
     }
-    let mut raw: RawItem = serde_json::from_str(text)
-        .map_err(|error| vec![FieldError::new("", json_reason(&error))])?;
     let mut flaws = std::mem::take(&mut raw.flaws);
     if rules.refuse_unknown {
         flaws.extend(
@@ -234,7 +193,7 @@ pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Ve
         }
     }
 
-    let mut text_field = |name: &str, value: Option<&RawValue>| {
+    let mut text_field = |name: &str, value: Option<&'a RawValue>| {
         let max_bytes = if name == "timestamp" {
             MAX_TIME_BYTES
         } else {
@@ -278,11 +237,11 @@ pub fn parse(text: &str, limits: &ItemLimits, rules: Rules) -> Result<Fields, Ve
     };
     match (flaws.is_empty(), event_type, event_data) {
         (true, Some(event_type), Some(event_data)) => Ok(Fields {
-            id,
-            user_id,
-            event_type,
+            id: id.map(Cow::into_owned),
+            user_id: user_id.map(Cow::into_owned),
+            event_type: event_type.into_owned(),
             event_data,
-            session_id,
+            session_id: session_id.map(Cow::into_owned),
             timestamp,
         }),
         _ => Err(flaws),
@@ -365,7 +324,7 @@ fn kind(value: &RawValue) -> &'static str {
 }
 
 /// A string field: absent and `null` are the same, the empty string is refused.
-fn text_value(value: Option<&RawValue>, max_bytes: usize) -> Result<Option<String>, String> {
+fn text_value(value: Option<&RawValue>, max_bytes: usize) -> Result<Option<Cow<'_, str>>, String> {
     let Some(value) = value.filter(|v| v.get() != "null") else {
         return Ok(None);
     };
@@ -377,13 +336,7 @@ fn text_value(value: Option<&RawValue>, max_bytes: usize) -> Result<Option<Strin
     if value.get().len() > 6 * max_bytes + 2 {
         return Err(too_long());
     }
-    let text: String = serde_json::from_str(value.get()).map_err(|error| {
-        if error.to_string().contains("surrogate") || error.to_string().contains("hex escape") {
-            "contains a lone surrogate, which is no character".to_owned()
-        } else {
-            json_reason(&error)
-        }
-    })?;
+    let text = unquoted(value.get())?;
     if text.is_empty() {
         return Err("must not be empty".to_owned());
     }
@@ -394,6 +347,24 @@ fn text_value(value: Option<&RawValue>, max_bytes: usize) -> Result<Option<Strin
         return Err("contains U+0000, which PostgreSQL cannot store".to_owned());
     }
     Ok(Some(text))
+}
+
+/// The text that a string literal stands for.
+fn unquoted(literal: &str) -> Result<Cow<'_, str>, String> {
+    if let Some(inner) = literal.strip_prefix('"').and_then(|l| l.strip_suffix('"'))
+        && memchr(b'\\', inner.as_bytes()).is_none()
+    {
+        return Ok(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(literal)
+        .map(Cow::Owned)
+        .map_err(|error| {
+            if error.to_string().contains("surrogate") || error.to_string().contains("hex escape") {
+                "contains a lone surrogate, which is no character".to_owned()
+            } else {
+                json_reason(&error)
+            }
+        })
 }
 
 /// A point in time: RFC 3339 with an offset, cut to microseconds.

@@ -4,6 +4,8 @@
 //! row: U+0000 and lone surrogates (PostgreSQL's `jsonb` has no such text), numbers outside
 //! `numeric`, keys given twice (one of them would be lost), and nesting without end.
 
+use memchr::memchr2;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -14,34 +16,13 @@ const NUMERIC_FRACTION_DIGITS: i64 = 16_383;
 /// From this many keys on an object's keys are looked up in a set rather than one by one.
 const MANY_KEYS: usize = 16;
 
-/// Keys seen so far in one object.
-#[derive(Default)]
-struct Keys<'a> {
-    few: Vec<Cow<'a, str>>,
-    many: HashSet<Cow<'a, str>>,
-}
-
-impl<'a> Keys<'a> {
-    /// Whether the key is new.
-    fn insert(&mut self, key: Cow<'a, str>) -> bool {
-        if self.few.len() < MANY_KEYS {
-            if self.few.contains(&key) {
-                return false;
-            }
-            self.few.push(key);
-            return true;
-        }
-        if self.many.is_empty() {
-            self.many.extend(self.few.iter().cloned());
-        }
-        self.many.insert(key)
-    }
-}
-
 /// A container the scan is inside of.
 enum Level<'a> {
     Object {
-        keys: Keys<'a>,
+        /// Where its keys begin in [`Scan::keys`].
+        first: usize,
+        /// All its keys, once there are many.
+        many: Option<HashSet<Cow<'a, str>>>,
         /// The key whose value is being read; `None` while a key is awaited.
         key: Option<&'a str>,
     },
@@ -50,64 +31,127 @@ enum Level<'a> {
     },
 }
 
+/// Where the scan is. For most payloads it needs no memory of its own.
+#[derive(Default)]
+struct Scan<'a> {
+    levels: SmallVec<[Level<'a>; 4]>,
+    /// The first keys of all objects the scan is inside of, one object's after the other's.
+    keys: SmallVec<[Cow<'a, str>; MANY_KEYS]>,
+}
+
+impl<'a> Scan<'a> {
+    fn open(&mut self, bracket: u8) {
+        self.levels.push(if bracket == b'{' {
+            Level::Object {
+                first: self.keys.len(),
+                many: None,
+                key: None,
+            }
+        } else {
+            Level::Array { index: 0 }
+        });
+    }
+
+    fn close(&mut self) {
+        if let Some(Level::Object { first, .. }) = self.levels.pop() {
+            self.keys.truncate(first);
+        }
+    }
+
+    fn comma(&mut self) {
+        match self.levels.last_mut() {
+            Some(Level::Object { key, .. }) => *key = None,
+            Some(Level::Array { index }) => *index += 1,
+            None => {}
+        }
+    }
+
+    /// A string has been read: a key, if one is awaited. Whether it is new, if it is one.
+    fn string(&mut self, literal: &Literal<'a>) -> bool {
+        let Some(Level::Object { first, many, key }) = self.levels.last_mut() else {
+            return true;
+        };
+        if key.is_some() {
+            return true;
+        }
+        *key = Some(literal.inner);
+        let name = literal.unescaped();
+        let few = self.keys.get(*first..).unwrap_or_default();
+        if few.len() >= MANY_KEYS {
+            let many = many.get_or_insert_with(|| few.iter().cloned().collect());
+            return many.insert(name);
+        }
+        let is_new = !few.contains(&name);
+        self.keys.push(name);
+        is_new
+    }
+
+    /// Puts the place in front of a flaw.
+    fn place(&self, flaw: &str) -> String {
+        let mut path = String::new();
+        for level in &self.levels {
+            match level {
+                Level::Object { key: Some(key), .. } => {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.push('"');
+                    path.extend(key.chars().take(64));
+                    path.push('"');
+                }
+                Level::Object { key: None, .. } => {}
+                Level::Array { index } => path.push_str(&format!("[{index}]")),
+            }
+            if path.len() > 256 {
+                path.push('…');
+                break;
+            }
+        }
+        if path.is_empty() {
+            flaw.to_owned()
+        } else {
+            format!("at {path}: {flaw}")
+        }
+    }
+}
+
 /// Checks a syntactically valid JSON text.
 ///
 /// # Errors
 /// A sentence that begins with the place inside the value, such as
 /// `at "cart"[3]: contains U+0000, which PostgreSQL cannot store`.
 pub fn check(text: &str, max_depth: usize) -> Result<(), String> {
-    let mut levels: Vec<Level> = Vec::new();
+    let mut scan = Scan::default();
     let bytes = text.as_bytes();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'{' | b'[' => {
-                if levels.len() >= max_depth {
+                if scan.levels.len() >= max_depth {
                     return Err(format!("is nested deeper than {max_depth} levels"));
                 }
-                levels.push(if byte == b'{' {
-                    Level::Object {
-                        keys: Keys::default(),
-                        key: None,
-                    }
-                } else {
-                    Level::Array { index: 0 }
-                });
+                scan.open(byte);
                 at += 1;
             }
             b'}' | b']' => {
-                levels.pop();
+                scan.close();
                 at += 1;
             }
             b',' => {
-                match levels.last_mut() {
-                    Some(Level::Object { key, .. }) => *key = None,
-                    Some(Level::Array { index }) => *index += 1,
-                    None => {}
-                }
+                scan.comma();
                 at += 1;
             }
             b'"' => {
-                let inner = string(text, at + 1).map_err(|flaw| place(&levels, flaw))?;
-                at += inner.len() + 2;
-                if let Some(Level::Object { keys, key }) = levels.last_mut()
-                    && key.is_none()
-                {
-                    *key = Some(inner);
-                    if !keys.insert(unescape(inner)) {
-                        return Err(place(&levels, "is given twice"));
-                    }
+                let literal = Literal::read(text, at + 1).map_err(|flaw| scan.place(flaw))?;
+                at += literal.inner.len() + 2;
+                if !scan.string(&literal) {
+                    return Err(scan.place("is given twice"));
                 }
             }
             b'-' | b'0'..=b'9' => {
-                let rest = bytes.get(at..).unwrap_or_default();
-                let length = rest
-                    .iter()
-                    .position(|b| !matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
-                    .unwrap_or(rest.len());
-                number(rest.get(..length).unwrap_or_default())
-                    .map_err(|flaw| place(&levels, flaw))?;
-                at += length;
+                let number = Number::read(bytes.get(at..).unwrap_or_default());
+                number.check().map_err(|flaw| scan.place(flaw))?;
+                at += number.literal.len();
             }
             _ => at += 1,
         }
@@ -115,37 +159,61 @@ pub fn check(text: &str, max_depth: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The inside of the string literal that begins at `start`, behind its opening quote.
-fn string(text: &str, start: usize) -> Result<&str, &'static str> {
-    let bytes = text.as_bytes();
-    let mut at = start;
-    loop {
-        match bytes.get(at) {
-            None => return Err("ends inside a string"),
-            Some(b'"') => return Ok(text.get(start..at).unwrap_or_default()),
-            Some(b'\\') if bytes.get(at + 1) == Some(&b'u') => {
-                match code_unit(bytes, at + 2) {
-                    Some(0) => return Err("contains U+0000, which PostgreSQL cannot store"),
-                    Some(0xD800..=0xDBFF) => {
-                        let low = (bytes.get(at + 6..at + 8) == Some(b"\\u"))
-                            .then(|| code_unit(bytes, at + 8))
-                            .flatten();
-                        if !matches!(low, Some(0xDC00..=0xDFFF)) {
-                            return Err("contains a lone surrogate, which is no character");
-                        }
-                        at += 6;
-                    }
-                    Some(0xDC00..=0xDFFF) => {
-                        return Err("contains a lone surrogate, which is no character");
-                    }
-                    Some(_) => {}
-                    None => return Err("has a broken \\u escape"),
-                }
-                at += 6;
+/// A string as it is written.
+struct Literal<'a> {
+    /// What is between the quotes.
+    inner: &'a str,
+    escaped: bool,
+}
+
+impl<'a> Literal<'a> {
+    /// The one whose inside begins at `start`, behind its opening quote.
+    fn read(text: &'a str, start: usize) -> Result<Self, &'static str> {
+        let bytes = text.as_bytes();
+        let mut at = start;
+        let mut escaped = false;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            at += memchr2(b'"', b'\\', rest).ok_or("ends inside a string")?;
+            if bytes.get(at) == Some(&b'"') {
+                let inner = text.get(start..at).unwrap_or_default();
+                return Ok(Self { inner, escaped });
             }
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
+            escaped = true;
+            at += escape(bytes, at)?;
         }
+    }
+
+    fn unescaped(&self) -> Cow<'a, str> {
+        if !self.escaped {
+            return Cow::Borrowed(self.inner);
+        }
+        serde_json::from_str::<String>(&format!("\"{}\"", self.inner))
+            .map_or(Cow::Borrowed(self.inner), Cow::Owned)
+    }
+}
+
+/// How long the escape is whose backslash is at `at`.
+fn escape(bytes: &[u8], at: usize) -> Result<usize, &'static str> {
+    const SURROGATE: &str = "contains a lone surrogate, which is no character";
+    if bytes.get(at + 1) != Some(&b'u') {
+        return Ok(2);
+    }
+    match code_unit(bytes, at + 2) {
+        Some(0) => Err("contains U+0000, which PostgreSQL cannot store"),
+        Some(0xD800..=0xDBFF) => {
+            let low = (bytes.get(at + 6..at + 8) == Some(b"\\u"))
+                .then(|| code_unit(bytes, at + 8))
+                .flatten();
+            if matches!(low, Some(0xDC00..=0xDFFF)) {
+                Ok(12)
+            } else {
+                Err(SURROGATE)
+            }
+        }
+        Some(0xDC00..=0xDFFF) => Err(SURROGATE),
+        Some(_) => Ok(6),
+        None => Err("has a broken \\u escape"),
     }
 }
 
@@ -155,69 +223,61 @@ fn code_unit(bytes: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-fn unescape(inner: &str) -> Cow<'_, str> {
-    if !inner.contains('\\') {
-        return Cow::Borrowed(inner);
-    }
-    serde_json::from_str::<String>(&format!("\"{inner}\"")).map_or(Cow::Borrowed(inner), Cow::Owned)
+/// A number as it is written.
+struct Number<'a> {
+    literal: &'a [u8],
+    /// Where its `e` is.
+    exponent_at: Option<usize>,
 }
 
-/// Whether `numeric` can hold this number literal.
-fn number(literal: &[u8]) -> Result<(), &'static str> {
-    // Short literals without an exponent fit whatever they are.
-    let exponent_at = literal.iter().position(|b| matches!(b, b'e' | b'E'));
-    if exponent_at.is_none() && literal.len() < 1_000 {
-        return Ok(());
-    }
-    let (mantissa, exponent) = match exponent_at {
-        None => (literal, 0),
-        Some(at) => {
-            let digits = literal.get(at + 1..).unwrap_or_default();
-            let digits = digits.strip_prefix(b"+").unwrap_or(digits);
-            let exponent = std::str::from_utf8(digits)
-                .ok()
-                .and_then(|d| d.parse::<i64>().ok())
-                .filter(|e| e.abs() < 1_000_000)
-                .ok_or("is a number beyond what PostgreSQL can store")?;
-            (literal.get(..at).unwrap_or_default(), exponent)
-        }
-    };
-    let mantissa = mantissa.strip_prefix(b"-").unwrap_or(mantissa);
-    let point = mantissa.iter().position(|b| *b == b'.');
-    let integer = point.unwrap_or(mantissa.len()) as i64;
-    let fraction = point.map_or(0, |p| mantissa.len() - p - 1) as i64;
-    if integer + exponent > NUMERIC_INTEGER_DIGITS || fraction - exponent > NUMERIC_FRACTION_DIGITS
-    {
-        return Err("is a number beyond what PostgreSQL can store");
-    }
-    Ok(())
-}
-
-/// Puts the place in front of a flaw.
-fn place(levels: &[Level], flaw: &str) -> String {
-    let mut path = String::new();
-    for level in levels {
-        match level {
-            Level::Object { key: Some(key), .. } => {
-                if !path.is_empty() {
-                    path.push('.');
-                }
-                path.push('"');
-                path.extend(key.chars().take(64));
-                path.push('"');
+impl<'a> Number<'a> {
+    /// The one at the beginning of `bytes`.
+    fn read(bytes: &'a [u8]) -> Self {
+        let mut exponent_at = None;
+        let mut length = 0;
+        for byte in bytes {
+            match byte {
+                b'0'..=b'9' | b'.' | b'+' | b'-' => {}
+                b'e' | b'E' => exponent_at = Some(length),
+                _ => break,
             }
-            Level::Object { key: None, .. } => {}
-            Level::Array { index } => path.push_str(&format!("[{index}]")),
+            length += 1;
         }
-        if path.len() > 256 {
-            path.push('…');
-            break;
+        Self {
+            literal: bytes.get(..length).unwrap_or_default(),
+            exponent_at,
         }
     }
-    if path.is_empty() {
-        flaw.to_owned()
-    } else {
-        format!("at {path}: {flaw}")
+
+    /// Whether `numeric` can hold it.
+    fn check(&self) -> Result<(), &'static str> {
+        // Short literals without an exponent fit whatever they are.
+        if self.exponent_at.is_none() && self.literal.len() < 1_000 {
+            return Ok(());
+        }
+        let (mantissa, exponent) = match self.exponent_at {
+            None => (self.literal, 0),
+            Some(at) => {
+                let digits = self.literal.get(at + 1..).unwrap_or_default();
+                let digits = digits.strip_prefix(b"+").unwrap_or(digits);
+                let exponent = std::str::from_utf8(digits)
+                    .ok()
+                    .and_then(|d| d.parse::<i64>().ok())
+                    .filter(|e| e.abs() < 1_000_000)
+                    .ok_or("is a number beyond what PostgreSQL can store")?;
+                (self.literal.get(..at).unwrap_or_default(), exponent)
+            }
+        };
+        let mantissa = mantissa.strip_prefix(b"-").unwrap_or(mantissa);
+        let point = mantissa.iter().position(|b| *b == b'.');
+        let integer = point.unwrap_or(mantissa.len()) as i64;
+        let fraction = point.map_or(0, |p| mantissa.len() - p - 1) as i64;
+        if integer + exponent > NUMERIC_INTEGER_DIGITS
+            || fraction - exponent > NUMERIC_FRACTION_DIGITS
+        {
+            return Err("is a number beyond what PostgreSQL can store");
+        }
+        Ok(())
     }
 }
 

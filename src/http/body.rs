@@ -2,11 +2,11 @@
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::event::item::RawItem;
 use crate::supervision::Permit;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpRequest, web};
 use futures::StreamExt;
-use serde_json::value::RawValue;
 
 /// What the body is, by its content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,11 +17,11 @@ pub enum Shape {
     Lines,
 }
 
-/// Items of a body as texts, and whether it was one object alone.
+/// Items of a body, and whether it was one object alone.
 #[derive(Debug)]
 pub struct Items<'a> {
-    /// Each item's JSON text.
-    pub texts: Vec<&'a str>,
+    /// They themselves, unchecked.
+    pub items: Vec<RawItem<'a>>,
     /// The body was a single object, so the answer is one too.
     pub single: bool,
 }
@@ -124,30 +124,20 @@ pub async fn read(
 pub fn items(body: &[u8], shape: Shape, max_items: usize) -> Result<Items<'_>, Problem> {
     let text = std::str::from_utf8(body)
         .map_err(|error| Problem::bad_request(format!("the body is not UTF-8: {error}")))?;
-    let items = match shape {
-        Shape::Lines => Items {
-            texts: text
-                .split('\n')
-                .map(str::trim)
-                .filter(|line| !line.is_empty())
-                .collect(),
-            single: false,
-        },
+    let (items, count, single) = match shape {
+        Shape::Lines => {
+            let lines = || text.split('\n').map(str::trim).filter(|l| !l.is_empty());
+            let items = lines().take(max_items).map(RawItem::read).collect();
+            (items, lines().count(), false)
+        }
         Shape::Json => match text.trim_start().as_bytes().first() {
-            Some(b'{') => Items {
-                texts: vec![text],
-                single: true,
-            },
-            Some(b'[') => Items {
-                texts: serde_json::from_str::<Vec<&RawValue>>(text)
-                    .map_err(|error| {
-                        Problem::bad_request(format!("the body is not valid JSON: {error}"))
-                    })?
-                    .into_iter()
-                    .map(RawValue::get)
-                    .collect(),
-                single: false,
-            },
+            Some(b'{') => (vec![RawItem::read(text)], 1, true),
+            Some(b'[') => {
+                let (items, count) = RawItem::read_array(text, max_items).map_err(|error| {
+                    Problem::bad_request(format!("the body is not valid JSON: {error}"))
+                })?;
+                (items, count, false)
+            }
             Some(_) => {
                 return Err(Problem::bad_request(
                     "the body must be an event object or an array of them",
@@ -156,33 +146,32 @@ pub fn items(body: &[u8], shape: Shape, max_items: usize) -> Result<Items<'_>, P
             None => return Err(Problem::bad_request("the body is empty")),
         },
     };
-    if items.texts.is_empty() {
+    if count == 0 {
         return Err(Problem::bad_request("the body holds no events"));
     }
-    if items.texts.len() > max_items {
+    if count > max_items {
         return Err(Problem::too_large(format!(
-            "the body holds {} events, at most {max_items} are taken at once (http.max_items)",
-            items.texts.len()
+            "the body holds {count} events, at most {max_items} are taken at once (http.max_items)"
         )));
     }
-    Ok(items)
+    Ok(Items { items, single })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn texts(body: &str, shape: Shape) -> Vec<String> {
-        items(body.as_bytes(), shape, 3)
-            .map(|items| items.texts.into_iter().map(str::to_owned).collect())
-            .unwrap_or_else(|problem| vec![format!("! {problem}")])
-    }
-
     #[test]
     fn bodies_are_cut_into_items() {
-        assert_eq!(texts("{\"a\":1}", Shape::Json), ["{\"a\":1}"]);
-        assert_eq!(texts(" [{\"a\":1}, 2 ]", Shape::Json), ["{\"a\":1}", "2"]);
-        assert_eq!(texts("{}\r\n\n{}\n", Shape::Lines), ["{}", "{}"]);
+        for (body, shape, bytes, single) in [
+            ("{\"a\":1}", Shape::Json, &[6][..], true),
+            (" [{\"a\":1}, {\"b\":22} ]", Shape::Json, &[6, 7], false),
+            ("{}\r\n\n{\"a\":1}\n", Shape::Lines, &[0, 6], false),
+        ] {
+            let items = items(body.as_bytes(), shape, 3).unwrap();
+            let found: Vec<usize> = items.items.iter().map(RawItem::bytes).collect();
+            assert_eq!((found.as_slice(), items.single), (bytes, single), "{body}");
+        }
     }
 
     #[test]
@@ -197,8 +186,8 @@ mod tests {
             ("[NaN]", Shape::Json, "not valid JSON"),
             ("[{}", Shape::Json, "not valid JSON"),
         ] {
-            let found = texts(body, shape);
-            assert!(found[0].contains(part), "{body:?}: {found:?}");
+            let problem = items(body.as_bytes(), shape, 3).unwrap_err().to_string();
+            assert!(problem.contains(part), "{body:?}: {problem}");
         }
         assert!(items(b"\xff", Shape::Json, 3).is_err());
     }

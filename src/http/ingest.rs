@@ -115,19 +115,20 @@ fn read_events(
         )
     };
     let key = idempotency_key(headers)?;
-    let items = body::items(bytes, shape, max_items)?;
+    let body::Items { items, single } = body::items(bytes, shape, max_items)?;
     let now = item::now();
-    let mut events = Vec::with_capacity(items.texts.len());
+    let count = items.len();
+    let mut events = Vec::with_capacity(count);
     let mut errors = Vec::new();
-    for (index, text) in items.texts.iter().enumerate() {
-        if let Some(most) = max_event_bytes.filter(|most| text.len() > *most) {
+    for (index, item) in items.into_iter().enumerate() {
+        if let Some(most) = max_event_bytes.filter(|most| item.bytes() > *most) {
             return Err(Problem::too_large(format!(
                 "item {index} has {} bytes; with broker.order = \"user\" a single event may have at \
                  most {most} (broker.max_message_bytes)",
-                text.len()
+                item.bytes()
             )));
         }
-        let event = item::parse(text, &limits, Rules::HTTP).and_then(|mut fields| {
+        let event = item::check(item, &limits, Rules::HTTP).and_then(|mut fields| {
             let (event_id, original) = identity(&mut fields, caller, key, index, |given| {
                 item::resolve_id(given, &caller.producer, now, limits.accept_days)
             })?;
@@ -142,9 +143,9 @@ fn read_events(
         }
     }
     if errors.is_empty() {
-        Ok((events, items.single))
+        Ok((events, single))
     } else {
-        Err(Problem::invalid_items(errors, items.texts.len()))
+        Err(Problem::invalid_items(errors, count))
     }
 }
 

@@ -412,7 +412,10 @@ async fn a_leader_that_wakes_up_too_late_deletes_nothing() {
     sleeper.resume();
     sleeper.wait_for_log(SOON, "leads no more").await;
     // Between two slices it asks for the lease; within one PostgreSQL has ended its transaction.
-    let refused = ["the lease is another's", "retention did not come to its end"];
+    let refused = [
+        "the lease is another's",
+        "retention did not come to its end",
+    ];
     eventually(SOON, "its slice is refused", async || {
         let logs = sleeper.logs();
         refused
