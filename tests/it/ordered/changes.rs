@@ -134,6 +134,49 @@ async fn a_change_that_is_killed_midway_is_finished_by_the_next_start() {
     fleet.in_order(USERS, 2 * EACH).await;
 }
 
+/// Both find the old number, nobody running, and begin.
+#[tokio::test]
+async fn of_two_changes_at_once_one_waits_until_the_other_is_over() {
+    let mut fleet = Fleet::start(1, &with_shards(4)).await;
+    let broker = fleet.broker.clone();
+    leave_a_backlog(&mut fleet).await;
+    let start = |shards: usize| {
+        App::builder()
+            .postgres(&fleet.database)
+            .rabbitmq(&broker)
+            .set("broker.order", "user")
+            .set("broker.shards", shards)
+            .set("broker.prefetch", shards * 100)
+            .set("batch.max_wait", "100ms")
+            .start()
+    };
+    let mut apps = futures::future::join_all([7, 6, 5].map(start)).await;
+    let mut sent = EACH;
+    while !apps.is_empty() {
+        let first = eventually(SOON, "one of them runs", async || {
+            for (place, app) in apps.iter().enumerate() {
+                let connected = app.metric("eclusa_broker_connected").await == 1.0;
+                if connected && app.is_ready().await {
+                    return Some(place);
+                }
+            }
+            None
+        })
+        .await;
+        fleet.apps.push(apps.remove(first));
+        Users::of(fleet.urls()).send(USERS, sent, 5).await;
+        sent += 5;
+        fleet.in_order(USERS, sent).await;
+        for waits in &apps {
+            let refused = waits.post("/v1/events", &event("u0", sent)).await;
+            assert_eq!(refused.status(), 503, "no two numbers are in force");
+        }
+        let mut over = fleet.apps.remove(0);
+        over.sigterm();
+        assert!(over.wait_exit(SOON).await.success());
+    }
+}
+
 /// As it was left by a replica that asked for the number in force when another had just deleted it.
 #[tokio::test]
 async fn a_record_that_says_nothing_does_not_stand_in_the_way() {
