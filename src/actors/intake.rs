@@ -4,7 +4,7 @@
 use super::retry_supervisor::{RetrySupervisor, Unreadable};
 use crate::broker::channel_ledger::{Acknowledgement, ChannelLedger};
 use crate::broker::dead_letter;
-use crate::broker::message::{self, Rulebook};
+use crate::broker::message::{self, Bad, Rulebook};
 use crate::config::LiveSettings;
 use crate::event::{Delivery, Event, Ticket};
 use crate::metrics::Metrics;
@@ -41,7 +41,8 @@ impl Intake {
         let contents = message::read(&message.data, &message.properties, &rules);
         let tickets = contents.events.len() + contents.bad.len();
         let events: usize = contents.events.iter().map(Event::footprint).sum();
-        let bytes = message.data.len().max(events);
+        let bad: usize = contents.bad.iter().map(Bad::footprint).sum();
+        let bytes = message.data.len().max(events + bad);
         ledger.enter(tag, tickets, self.budget.take(bytes));
         // The events of a frame were counted when they were taken, at whatever door.
         if !dead_letter::is_frame(&message.properties) {

@@ -15,6 +15,10 @@ use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use futures::future::join_all;
 use lapin::message::Delivery as Message;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// From one look at the link to the next while the broker takes no messages.
+const BLOCKED: Duration = Duration::from_secs(1);
 
 /// What the actor is wired to.
 #[derive(Clone)]
@@ -68,6 +72,16 @@ impl Wiring {
 
     async fn session(&self, link: &Link) -> Result<Next, SessionError> {
         let queue = self.intake.settings.get().broker.queue.clone();
+        if link.is_blocked() {
+            // What is published now may be taken when the alarm is over, and what returns meanwhile is
+            // published again: each time under new ids, where messages have none.
+            tokio::select! {
+                () = link.unblocked() => {}
+                () = tokio::time::sleep(BLOCKED) => {}
+                () = self.lifecycle.reached(Phase::Draining) => return Ok(Next::End),
+            }
+            return Ok(Next::Session);
+        }
         if !vacant(link, &queue, &self.lifecycle, |_| true).await? {
             return Ok(Next::End);
         }

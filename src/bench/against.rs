@@ -30,7 +30,10 @@ pub struct Against {
 impl Against {
     /// Whether it kept its word, as far as it was asked.
     pub fn holds(&self) -> bool {
-        self.missing == 0 && self.figures.get("strange") == Some(0.0)
+        self.not_asked.is_none()
+            && self.missing == 0
+            && self.figures.get("strange") == Some(0.0)
+            && self.figures.get("accepted") > Some(0.0)
     }
 
     /// The figures as lines.
@@ -99,7 +102,8 @@ pub async fn run(load: &Load, warmup: Duration, sample: usize) -> anyhow::Result
         missing: 0,
         not_asked: None,
     };
-    ask(&load.target, &sent.accepted, sample, &mut against).await?;
+    let accepted = [warmed.accepted, sent.accepted].concat();
+    ask(&load.target, &accepted, sample, &mut against).await?;
     Ok(against)
 }
 

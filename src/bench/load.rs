@@ -48,8 +48,8 @@ impl Load {
 pub struct Sent {
     /// Ids of all events that the server said yes to.
     pub accepted: Vec<Uuid>,
-    /// Events of requests that were refused, or never answered: they may be stored or not.
-    pub unsure: u64,
+    /// Ids of events whose requests were refused, or never answered: they may be stored or not.
+    pub unsure: Vec<Uuid>,
     /// Requests answered with a status other than 2xx.
     pub refused: u64,
     /// Requests without an answer.
@@ -68,7 +68,7 @@ impl Sent {
     fn new(began: Instant) -> anyhow::Result<Self> {
         Ok(Self {
             accepted: Vec::new(),
-            unsure: 0,
+            unsure: Vec::new(),
             refused: 0,
             broken: 0,
             strange: 0,
@@ -89,7 +89,7 @@ impl Sent {
     /// Adds what another thread or run did.
     pub fn add(&mut self, other: Self) -> anyhow::Result<()> {
         self.accepted.extend(other.accepted);
-        self.unsure += other.unsure;
+        self.unsure.extend(other.unsure);
         self.refused += other.refused;
         self.broken += other.broken;
         self.strange += other.strange;
@@ -190,7 +190,7 @@ async fn drive(
             until: began + load.duration,
             left: AtomicU64::new(load.requests),
         },
-        Some(rate) => Pace::Open(Schedule::new(began, rate, load.duration)),
+        Some(rate) => Pace::Open(Schedule::new(began, rate, load.duration).at_most(load.requests)),
     };
     let connections = load.connections;
     let shared = Arc::new(Shared {

@@ -160,6 +160,8 @@ impl Report {
                     .iter()
                     .map(|part| medians.get(part).copied())
                     .collect();
+                // A rate that was asked for says nothing of what there could be.
+                let rates = rates.filter(|_| plan.rate.is_none());
                 let median = conclude(Figures::medians(&runs), rates.and_then(|r| bound(&r)));
                 Outcome {
                     scenario,

@@ -69,6 +69,12 @@ impl Schedule {
         }
     }
 
+    /// The same, but no more turns than these.
+    pub fn at_most(mut self, turns: u64) -> Self {
+        self.total = self.total.min(turns);
+        self
+    }
+
     /// The time of a turn.
     fn turn(&self, number: u64) -> Instant {
         let nanos = self.interval.as_nanos().saturating_mul(number.into());
@@ -235,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn the_finest_clock_ticks() {
         let began = Instant::now();
-        let schedule = Schedule::new(began, 10_000.0, Duration::from_millis(100));
+        let schedule = Schedule::new(began, 10_000.0, Duration::from_secs(10)).at_most(1_000);
         let taken = async {
             let mut count = 0;
             while schedule.next().await.is_some() {

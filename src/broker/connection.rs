@@ -66,6 +66,12 @@ impl Link {
         let _ = blocked.wait_for(|blocked| *blocked).await;
     }
 
+    /// Waits until the broker takes messages. On a link that is lost it may wait for ever.
+    pub async fn unblocked(&self) {
+        let mut blocked = self.blocked.subscribe();
+        let _ = blocked.wait_for(|blocked| !*blocked).await;
+    }
+
     /// The shards in force, if events keep an order.
     pub fn shards(&self) -> Option<Shards> {
         self.presence.as_ref().map(|presence| presence.shards)

@@ -8,7 +8,7 @@
 use crate::config::Settings;
 use crate::config::broker::MissingId;
 use crate::event::item::{self, Fields, ItemLimits, Rules};
-use crate::event::{Cause, Event, Source, frame, id};
+use crate::event::{Cause, Event, Source, array, frame, id};
 use chrono::{DateTime, Utc};
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
@@ -25,6 +25,8 @@ pub struct Rulebook {
     pub limits: ItemLimits,
     /// Most bytes of one, if they are bounded.
     pub max_event_bytes: Option<usize>,
+    /// Most items of an array.
+    pub max_items: usize,
     /// Whose events they are.
     pub producer: Arc<str>,
     /// Id of a message that has none.
@@ -39,6 +41,7 @@ impl Rulebook {
         Self {
             limits: settings.item_limits(),
             max_event_bytes: settings.max_event_bytes(),
+            max_items: settings.max_message_items(),
             producer: Arc::clone(&settings.ingest.producer),
             missing_id: settings.broker.missing_id,
             again: None,
@@ -71,6 +74,14 @@ pub struct Bad {
     pub error: String,
 }
 
+impl Bad {
+    /// Bytes it is reckoned at in the memory budget.
+    pub fn footprint(&self) -> usize {
+        const FIXED: usize = 200;
+        FIXED + self.body.len() + self.error.len()
+    }
+}
+
 /// What a message holds.
 #[derive(Debug, Default)]
 pub struct Contents {
@@ -97,14 +108,9 @@ struct Envelope<'a> {
 /// Reads a message. A crash over it is one more thing that can be wrong with it.
 pub fn read(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Contents {
     let reading = AssertUnwindSafe(|| read_trusting(body, properties, rules));
-    std::panic::catch_unwind(reading).unwrap_or_else(|_panic| Contents {
-        bad: vec![Bad {
-            body: body.to_vec(),
-            item: None,
-            cause: Cause::Panic,
-            error: "the code that reads it crashed".to_owned(),
-        }],
-        ..Contents::default()
+    std::panic::catch_unwind(reading).unwrap_or_else(|_panic| {
+        let error = "the code that reads it crashed".to_owned();
+        whole(body, Cause::Panic, error)
     })
 }
 
@@ -171,11 +177,20 @@ pub(super) fn header(properties: &BasicProperties, name: &str) -> Option<i64> {
 }
 
 fn malformed(body: &[u8], error: String) -> Contents {
+    whole(body, Cause::Malformed, error)
+}
+
+fn invalid(body: &[u8], error: String) -> Contents {
+    whole(body, Cause::Invalid, error)
+}
+
+/// A message that is put aside as a whole.
+fn whole(body: &[u8], cause: Cause, error: String) -> Contents {
     Contents {
         bad: vec![Bad {
             body: body.to_vec(),
             item: None,
-            cause: Cause::Malformed,
+            cause,
             error,
         }],
         ..Contents::default()
@@ -208,9 +223,19 @@ fn foreign(body: &[u8], properties: &BasicProperties, rules: &Rulebook) -> Conte
     };
     let trimmed = payload.trim_start();
     if trimmed.starts_with('[') {
-        match serde_json::from_str::<Vec<&RawValue>>(payload) {
-            Ok(items) if items.is_empty() => malformed(body, "an array without events".to_owned()),
-            Ok(items) => message.array(payload, &items),
+        match array::read::<&RawValue>(payload, rules.max_items) {
+            Ok((_, count)) if count > rules.max_items => invalid(
+                body,
+                format!(
+                    "an array of {count} events; at most {} are taken at once (half of \
+                     ingest.max_in_flight)",
+                    rules.max_items
+                ),
+            ),
+            Ok((items, _)) if items.is_empty() => {
+                malformed(body, "an array without events".to_owned())
+            }
+            Ok((items, _)) => message.array(payload, &items),
             Err(error) => malformed(body, format!("not valid JSON: {error}")),
         }
     } else if trimmed.starts_with('{') {
@@ -283,15 +308,7 @@ impl Message<'_> {
                 events: vec![event],
                 ..Contents::default()
             },
-            Err(error) => Contents {
-                bad: vec![Bad {
-                    body: body.to_vec(),
-                    item: None,
-                    cause: Cause::Invalid,
-                    error,
-                }],
-                ..Contents::default()
-            },
+            Err(error) => invalid(body, error),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod shutdown;
 pub mod store;
 mod units;
 
+use crate::event::Event;
 use crate::event::item::ItemLimits;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -157,6 +158,13 @@ impl Settings {
         let bytes = self.broker.max_message_bytes.as_u64();
         let ordered = self.broker.is_ordered();
         ordered.then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    /// Most events in one message of others. Each takes memory, and a message is read whole.
+    pub fn max_message_items(&self) -> usize {
+        let half = self.ingest.max_in_flight.as_u64() / 2;
+        let most = usize::try_from(half).unwrap_or(usize::MAX) / Event::SMALLEST;
+        most.max(1_000)
     }
 
     /// The SQLite file of the embedded mode.

@@ -6,7 +6,7 @@
 //! very row this one would have. The header [`VERSION_HEADER`] tells frames from the messages of
 //! foreign publishers.
 
-use super::item::ItemLimits;
+use super::item::{self, ItemLimits};
 use super::{Event, Source, id, json};
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::de::Error as _;
@@ -167,6 +167,9 @@ pub fn check(event: &Event) -> Result<(), String> {
     }
     json::check(event.event_data.get(), WIDEST.max_depth)
         .map_err(|flaw| format!("eventData {flaw}"))?;
+    if !item::is_writable(event.received_at) || !item::is_writable(event.occurred_at()) {
+        return Err("timestamp or receivedAt is outside the years 0 to 9999".to_owned());
+    }
     id::check_day(&event.event_id, Utc::now(), WIDEST.accept_days)
         .map_err(|flaw| format!("id {flaw}"))
 }
@@ -257,6 +260,40 @@ mod tests {
         ] {
             assert!(verdict(bad.clone()).is_err(), "{bad}");
         }
+    }
+
+    /// Else the frame it goes on in could not be read, and took its neighbours with it.
+    #[test]
+    fn what_passes_can_be_written_and_read_again() {
+        let (mut passed, mut refused) = (0, 0);
+        for time in [
+            "9999-12-31T23:59:59.999999999-01:00",
+            "0000-01-01T00:00:00+01:00",
+            "9999-12-31T23:59:59.999999999Z",
+            "0000-01-01T00:00:00Z",
+            "2016-12-31T23:59:60.5Z",
+            "2026-01-01T00:00:00.000001+14:00",
+        ] {
+            for (timestamp, received_at) in [(time, "2026-01-01T00:00:00Z"), (time, time)] {
+                let text = format!(
+                    r#"[{{"id":"8c5d6a44-9d5c-4b7e-9a43-0f7a3f1f9d11","producer":"p","eventType":"t",
+                        "eventData":{{}},"timestamp":"{timestamp}","receivedAt":"{received_at}",
+                        "source":"http"}}]"#
+                );
+                let event = decode(text.as_bytes()).unwrap().remove(0);
+                if check(&event).is_err() {
+                    refused += 1;
+                    continue;
+                }
+                passed += 1;
+                let mut encoder = Encoder::default();
+                encoder.push(&event).unwrap();
+                let back = decode(&encoder.finish()).unwrap().remove(0);
+                assert_eq!(check(&back), Ok(()), "{time}");
+                assert_eq!(format!("{event:?}"), format!("{back:?}"));
+            }
+        }
+        assert_eq!((passed, refused), (8, 4));
     }
 
     #[test]

@@ -146,8 +146,8 @@ const MAX_TIME_BYTES: usize = 64;
 /// Where fields beside those of an event are kept in an `eventData` that is there already.
 pub const EXTRA: &str = "_extra";
 
-/// Unknown fields of an item that are told one by one.
-const MAX_UNKNOWN: usize = 16;
+/// Flaws of one kind that are told one by one of an item.
+const MAX_TOLD: usize = 16;
 
 /// The fields of an item on the wire.
 const KNOWN: [&str; 6] = [
@@ -184,10 +184,10 @@ pub fn check<'a>(
         flaws.extend(
             raw.unknown
                 .iter()
-                .take(MAX_UNKNOWN)
+                .take(MAX_TOLD)
                 .map(|(name, _)| unknown_field(name)),
         );
-        if let Some(more) = raw.unknown.len().checked_sub(MAX_UNKNOWN + 1) {
+        if let Some(more) = raw.unknown.len().checked_sub(MAX_TOLD + 1) {
             let reason = format!("has {} more fields that are not an event's", more + 1);
             flaws.push(FieldError::new("", reason));
         }
@@ -372,11 +372,16 @@ fn time_value(text: &str) -> Result<DateTime<Utc>, String> {
     DateTime::parse_from_rfc3339(text)
         .ok()
         .map(|time| time.with_timezone(&Utc).trunc_subsecs(6))
-        // In another offset a time of the last hours of 9999 lies in the year 10000.
-        .filter(|time| (0..=9999).contains(&time.year()))
+        .filter(|time| is_writable(*time))
         .ok_or_else(|| {
             "must be a time with an offset as in RFC 3339, such as 2026-01-31T09:30:00Z".to_owned()
         })
+}
+
+/// Whether RFC 3339 has the time. In another offset a time of the last hours of 9999 lies in the year
+/// 10000.
+pub fn is_writable(time: DateTime<Utc>) -> bool {
+    (0..=9999).contains(&time.year())
 }
 
 /// The payload; `Ok(None)` never comes back, it only keeps the two failures apart.

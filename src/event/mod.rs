@@ -3,6 +3,7 @@
 //! [`Event`] is what producers send and the store writes. It travels as a [`Delivery`]: the event
 //! and the [`Ticket`] that says to its source what became of it.
 
+pub mod array;
 pub mod awaited;
 pub mod batch;
 pub mod completions;
@@ -84,6 +85,13 @@ pub struct Event {
 }
 
 impl Event {
+    /// Bytes of an event and its ticket in memory, without the texts.
+    const AROUND: usize = 600;
+    /// Bytes of what surrounds the texts in a batch or a message.
+    const AROUND_TEXT: usize = 200;
+    /// The least that an event is reckoned at in the memory budget.
+    pub const SMALLEST: usize = Self::AROUND + Self::AROUND_TEXT;
+
     /// When it happened: the caller's time, or else the time of receipt.
     pub fn occurred_at(&self) -> DateTime<Utc> {
         self.timestamp.unwrap_or(self.received_at)
@@ -92,15 +100,13 @@ impl Event {
     /// Bytes this event is reckoned at in the memory budget: beside its texts each part of it has
     /// its place in memory, and there is the ticket.
     pub fn footprint(&self) -> usize {
-        const FIXED: usize = 600;
-        FIXED + self.weight()
+        Self::AROUND + self.weight()
     }
 
     /// Bytes this event is reckoned at in the bounds of batches and messages: its texts plus a fixed
     /// part for what surrounds them.
     pub fn weight(&self) -> usize {
-        const FIXED: usize = 200;
-        FIXED
+        Self::AROUND_TEXT
             + self.event_data.get().len()
             + self.event_type.len()
             + self.user_id.as_ref().map_or(0, String::len)

@@ -18,6 +18,10 @@ use uuid::Uuid;
 /// Longest `Idempotency-Key` taken.
 const MAX_KEY_BYTES: usize = 256;
 
+/// From so many errors on only the first of each item is told: an answer must not be many times as large
+/// as what it answers.
+const MANY_ERRORS: usize = 200;
+
 /// What became of an item.
 #[derive(Serialize)]
 struct Taken {
@@ -138,7 +142,14 @@ fn read_events(
         match event {
             Ok(event) => events.push(event),
             Err(flaws) => {
-                errors.extend(flaws.into_iter().map(|flaw| ItemError { index, flaw }));
+                // Every bad item is told, but not all of each when there are many.
+                let most = if errors.len() < MANY_ERRORS {
+                    usize::MAX
+                } else {
+                    1
+                };
+                let flaws = flaws.into_iter().take(most);
+                errors.extend(flaws.map(|flaw| ItemError { index, flaw }));
             }
         }
     }

@@ -20,6 +20,7 @@ pub fn read_again(letter: &DeadLetter, settings: &Settings) -> Contents {
     let rules = Rulebook {
         limits: settings.item_limits(),
         max_event_bytes: settings.max_event_bytes(),
+        max_items: settings.max_message_items(),
         producer: Arc::clone(&settings.ingest.producer),
         missing_id: settings.broker.missing_id,
         again: Some(again),

@@ -124,6 +124,32 @@ async fn every_path_is_measured_verified_and_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn at_a_rate_that_is_asked_for_latency_and_processor_time_are_told() {
+    let servers = Servers::new().await;
+    let mut args = vec!["bench", "direct", "--rate", "500", "--events", "700"];
+    args.extend(["--runs", "1", "--duration", "20s", "--warmup", "0s"]);
+    args.extend(["--json", "-"]);
+    args.extend(servers.settings());
+    let output = run(&args).await;
+    assert!(output.status.success(), "{}", told(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let one = &report["scenarios"][0];
+    let accepted = number(one, "/verified/0/accepted");
+    // A share of each thread, rounded up.
+    assert!((700.0..710.0).contains(&accepted), "{one:#}");
+    for figure in [
+        "rate",
+        "p50_ms",
+        "p99_ms",
+        "processor_us",
+        "processor_ratio",
+    ] {
+        assert!(number(one, &format!("/median/{figure}")) > 0.0, "{one:#}");
+    }
+    assert_eq!(one["median"]["of_bound"], Value::Null, "{one:#}");
+}
+
+#[tokio::test]
 async fn a_bench_that_is_broken_off_leaves_nothing() {
     let servers = Servers::new().await;
     let folder = temp_dir("bench-");

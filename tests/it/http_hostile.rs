@@ -2,7 +2,7 @@
 
 use crate::harness::{App, Postgres, RabbitMq, eventually, temp_dir};
 use crate::http_api::{body, embedded};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -135,6 +135,36 @@ async fn what_is_no_event_is_refused_in_words_and_never_with_a_5xx() {
     // And the door still works.
     let event = json!({"userId": "u", "eventType": "t"});
     assert_eq!(app.post("/v1/events", &event).await.status(), 202);
+}
+
+/// Every bad item is named, and yet the answer is not many times as large as the request.
+#[tokio::test]
+async fn many_flaws_make_no_huge_answer() {
+    let (app, _dir) = embedded().await;
+    let unknown: Vec<String> = (0..16).map(|n| format!("\"a{n}\":1")).collect();
+    let item = format!("{{{}}}", unknown.join(","));
+    for (item, count) in [
+        (item, 1_000),
+        (format!("{{{}\"id\":1}}", "\"id\":1,".repeat(20_000)), 1),
+    ] {
+        let body = format!("[{}]", vec![item; count].join(","));
+        let answer = app
+            .post_as("/v1/events", "application/json", body.clone())
+            .await;
+        assert_eq!(answer.status(), 400);
+        let text = answer.text().await.unwrap();
+        assert!(
+            text.len() < 2 * body.len(),
+            "{} for {}",
+            text.len(),
+            body.len()
+        );
+        let problem: Value = serde_json::from_str(&text).unwrap();
+        let errors = problem["errors"].as_array().unwrap();
+        let mut told: Vec<u64> = errors.iter().filter_map(|e| e["index"].as_u64()).collect();
+        told.dedup();
+        assert!(told.into_iter().eq(0..count as u64));
+    }
 }
 
 #[tokio::test]

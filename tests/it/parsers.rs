@@ -104,6 +104,7 @@ fn rulebook() -> Rulebook {
     Rulebook {
         limits: LIMITS,
         max_event_bytes: None,
+        max_items: 1_000,
         producer: "p".into(),
         missing_id: MissingId::Random,
         again: None,

@@ -68,8 +68,7 @@ pub(super) async fn run(shared: Arc<Shared>, source: u16, began: Instant) -> any
                 open = None;
             }
         }
-        sent.unsure += (sent.accepted.len() - before) as u64;
-        sent.accepted.truncate(before);
+        sent.unsure.extend(sent.accepted.drain(before..));
         tokio::time::sleep(PAUSE).await;
     }
     Ok(sent)

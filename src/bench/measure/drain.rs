@@ -37,6 +37,6 @@ impl Measure<'_> {
         }
         drop(child);
         let stored = self.place.stored(&server).await?;
-        Ok((figures, Verdict::of(sent.accepted, stored, 0, 0)))
+        Ok((figures, Verdict::of(sent.accepted, stored, &[], 0)))
     }
 }

@@ -37,33 +37,37 @@ impl Measure<'_> {
         load.duration = plan.duration;
         load.rate = plan.rate.map(|rate| rate / load.events_each() as f64);
         load.requests = self.requests(&load);
-        let bar = self
-            .progress
-            .timed(&format!("{name}: as fast as it goes"), plan.duration);
-        let mut rate = self
-            .stretch(&child, &load, &bar, &mut all, &mut figures, "closed_")
-            .await?;
-
-        // Processor time and latency are compared where the machine is not full.
-        load.rate = Some(rate / 2.0 / load.events_each() as f64);
-        load.requests = u64::MAX;
-        if plan.rate.is_none() {
+        let rate = if plan.rate.is_some() {
+            let bar = self
+                .progress
+                .timed(&format!("{name}: at the rate asked for"), plan.duration);
+            self.stretch(&child, &load, &bar, &mut all, &mut figures, "")
+                .await?
+        } else {
+            let bar = self
+                .progress
+                .timed(&format!("{name}: as fast as it goes"), plan.duration);
+            let closed = self
+                .stretch(&child, &load, &bar, &mut all, &mut figures, "closed_")
+                .await?;
+            // Processor time and latency are compared where the machine is not full.
+            load.rate = Some(closed / 2.0 / load.events_each() as f64);
+            load.requests = u64::MAX;
             let bar = self
                 .progress
                 .timed(&format!("{name}: at half that rate"), plan.duration);
-            rate = self
+            let rate = self
                 .stretch(&child, &load, &bar, &mut all, &mut figures, "")
                 .await?;
-        }
-        if let Some(closed) = figures.get("closed_rate") {
             figures.set("rate", closed);
-        }
+            rate
+        };
         if let Some(usage) = child.usage() {
             figures.set("peak_mb", usage.peak as f64 / MB);
         }
         drop(child);
         let stored = self.place.stored(&server).await?;
-        let verdict = Verdict::of(all.accepted, stored, all.unsure, all.strange);
+        let verdict = Verdict::of(all.accepted, stored, &all.unsure, all.strange);
         if plan.yardsticks {
             self.compare(&server, scenario, load, rate, &mut figures)
                 .await?;

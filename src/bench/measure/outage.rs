@@ -65,7 +65,7 @@ impl Measure<'_> {
         }
         drop(child);
         let rows = database.ids().await?;
-        let verdict = Verdict::of(sent.accepted, rows, sent.unsure, sent.strange);
+        let verdict = Verdict::of(sent.accepted, rows, &sent.unsure, sent.strange);
         Ok((figures, verdict))
     }
 }

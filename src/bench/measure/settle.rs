@@ -35,7 +35,7 @@ pub(super) async fn settle(child: &Child, sent: &Sent) -> anyhow::Result<Instant
         }
         // What is committed while the connection breaks is counted when it is written again, as a
         // duplicate; but what was counted may also be written again.
-        let unsure = sent.unsure > 0 || stored < wanted;
+        let unsure = !sent.unsure.is_empty() || stored < wanted;
         let patience = if unsure && stored + duplicate >= wanted {
             STILL_UNSURE
         } else {

@@ -8,6 +8,7 @@ fn rules(missing_id: MissingId) -> Rulebook {
             accept_days: 400,
         },
         max_event_bytes: None,
+        max_items: 1_000,
         producer: "shop".into(),
         missing_id,
         again: None,
@@ -20,6 +21,25 @@ fn read_text(text: &str) -> Contents {
         &BasicProperties::default(),
         &rules(MissingId::Random),
     )
+}
+
+#[test]
+fn an_array_of_more_than_fits_is_put_aside_whole() {
+    for item in ["0", r#"{"eventType":"t"}"#] {
+        let array = |count: usize| format!("[{}]", vec![item; count].join(","));
+        let most = read_text(&array(1_000));
+        assert_eq!(most.events.len() + most.bad.len(), 1_000);
+        let text = array(1_001);
+        let more = read_text(&text);
+        assert_eq!((more.events.len(), more.bad.len()), (0, 1));
+        assert_eq!(more.bad[0].body, text.as_bytes());
+        assert_eq!(more.bad[0].cause, Cause::Invalid);
+        assert!(
+            more.bad[0].error.contains("1001 events"),
+            "{}",
+            more.bad[0].error
+        );
+    }
 }
 
 #[test]
