@@ -36,7 +36,10 @@ impl Intake {
         deliveries: &mut Vec<Delivery>,
     ) -> usize {
         self.metrics.messages_consumed.inc();
-        let rules = Rulebook::of(&self.settings.get());
+        let (rules, queue) = {
+            let settings = self.settings.get();
+            (Rulebook::of(&settings), settings.broker.queue.clone())
+        };
         let tag = message.delivery_tag;
         let contents = message::read(&message.data, &message.properties, &rules);
         let tickets = contents.events.len() + contents.bad.len();
@@ -59,24 +62,12 @@ impl Intake {
             deliveries.push(delivery);
         }
         for bad in contents.bad {
-            let property = |text: &Option<lapin::types::ShortString>| {
-                text.as_ref().map(|text| text.as_str().to_owned())
-            };
-            let mut headers = dead_letter::headers_of(&message.properties);
-            if let Some(item) = bad.item {
-                headers.insert(dead_letter::ITEM.to_owned(), item.into());
-            }
-            let properties = &message.properties;
+            let cause = bad.cause;
+            let missing_id = rules.missing_id;
             let unreadable = Unreadable {
-                letter: dead_letter::id_of(properties, &bad.body, bad.item, rules.missing_id),
-                frame: dead_letter::is_frame(properties),
-                headers,
-                body: bad.body,
-                content_type: property(message.properties.content_type()),
-                message_id: property(message.properties.message_id()),
+                letter: dead_letter::of_unreadable(&message.properties, bad, &queue, missing_id),
                 ticket: Ticket::new(ledger.clone(), tag),
-                cause: bad.cause,
-                error: bad.error,
+                cause,
             };
             // While there is room nobody waits for the dead letter's confirm; when there is none,
             // waiting is the back-pressure.

@@ -13,10 +13,8 @@ use crate::store::{DeadLetterStore, ErrorKind, StoreError};
 use crate::supervision::{ActorMessage, Backoff, Tracked, failpoint};
 use actix::{Actor, Context, Handler, Message, ResponseFuture, Supervised};
 use futures::future::join_all;
-use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Where a letter comes from that no queue had.
 const DIRECT: &str = "direct";
@@ -71,23 +69,11 @@ pub struct Failed {
 #[rtype(result = "()")]
 pub struct Unreadable {
     /// The dead letter it becomes.
-    pub letter: Uuid,
-    /// Its bytes as they came.
-    pub body: Vec<u8>,
-    /// Whether they are a frame of Eclusa's own.
-    pub frame: bool,
-    /// The message's headers.
-    pub headers: Map<String, Value>,
-    /// What they were said to be.
-    pub content_type: Option<String>,
-    /// Its AMQP `message_id`.
-    pub message_id: Option<String>,
+    pub letter: DeadLetter,
     /// Who is to hear what became of it.
     pub ticket: Ticket,
     /// Malformed or invalid.
     pub cause: Cause,
-    /// What is wrong with it.
-    pub error: String,
 }
 
 impl ActorMessage for Failed {
@@ -143,21 +129,11 @@ impl Handler<Tracked<Unreadable>> for RetrySupervisor {
         let wiring = self.wiring.clone();
         Box::pin(async move {
             let _handling = handling;
-            let failure = dead_letters::Failure {
-                at: item::now(),
-                cause: unreadable.cause.as_str().to_owned(),
-                error: unreadable.error,
-                sqlstate: None,
-                attempts: 1,
-            };
-            let letter = DeadLetter {
-                content_type: unreadable.content_type,
-                message_id: unreadable.message_id,
-                frame: unreadable.frame,
-                headers: unreadable.headers,
-                ..DeadLetter::new(unreadable.letter, failure, wiring.origin(), unreadable.body)
-            };
-            let (cause, ticket) = (unreadable.cause, unreadable.ticket);
+            let Unreadable {
+                letter,
+                ticket,
+                cause,
+            } = unreadable;
             wiring.bury(letter, cause, ticket).await;
         })
     }

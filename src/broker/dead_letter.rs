@@ -1,14 +1,14 @@
 //! Dead letters on the wire: what the dead-letter queue holds of them, and how they are read from
 //! there, whether Eclusa put them there or the broker did.
 
-use super::message::header;
+use super::message::{Bad, header};
 use super::publisher::{ATTEMPTS_HEADER, ERROR_HEADER, short};
 use crate::config::broker::MissingId;
 use crate::event::{Cause, Event, frame, id, item};
 use crate::store::dead_letters::{DeadLetter, Failure};
 use chrono::{DateTime, SubsecRound, Utc};
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -51,6 +51,35 @@ pub fn of_event(
         frame: true,
         ..DeadLetter::new(id, failure, origin, encoder.finish())
     })
+}
+
+/// The dead letter of a message, or of an item of one, that is no event.
+pub fn of_unreadable(
+    properties: &BasicProperties,
+    bad: Bad,
+    origin: &str,
+    missing_id: MissingId,
+) -> DeadLetter {
+    let property = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
+    let letter = id_of(properties, &bad.body, bad.item, missing_id);
+    let mut headers = headers_of(properties);
+    if let Some(item) = bad.item {
+        headers.insert(ITEM.to_owned(), item.into());
+    }
+    let failure = Failure {
+        at: item::now(),
+        cause: bad.cause.as_str().to_owned(),
+        error: bad.error,
+        sqlstate: None,
+        attempts: 1,
+    };
+    DeadLetter {
+        content_type: property(properties.content_type()),
+        message_id: property(properties.message_id()),
+        frame: is_frame(properties),
+        headers,
+        ..DeadLetter::new(letter, failure, origin, bad.body)
+    }
 }
 
 /// The dead letter of a message, or of an item of it: the same each time it is delivered, as far as

@@ -7,7 +7,7 @@ use super::dead_letter;
 use super::layout::{Layout, NotYet};
 use super::message;
 use super::ordered_consumer::OrderedConsumer;
-use super::publisher::{self, frame_properties};
+use super::publisher::{self, PERSISTENT, frame_properties};
 use super::shards::Shards;
 use super::sorting::{self, Outgoing};
 use crate::supervision::failpoint;
@@ -31,12 +31,17 @@ pub(super) async fn all(layout: &Layout<'_>, from: Shards, to: Shards) -> Result
         count: to.count.max(1),
         ..to
     };
-    let mut targets = Vec::new();
-    for bin in bins.all() {
+    let confirming = async || {
         let channel = layout.publishing.create_channel().await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
+        Ok::<_, NotYet>(channel)
+    };
+    let letters = (confirming().await?, topology.dead_letter_queue().to_owned());
+    let mut targets = Vec::new();
+    for bin in bins.all() {
+        let channel = confirming().await?;
         let queue = match to.count {
             0 => topology.queue().to_owned(),
             _ => to.queue(topology.queue(), bin),
@@ -52,10 +57,11 @@ pub(super) async fn all(layout: &Layout<'_>, from: Shards, to: Shards) -> Result
             prefetch: from.prefetch,
             bins,
             targets: &targets,
+            letters: &letters,
         };
         moved += moving.run().await?;
     }
-    for (channel, _) in targets {
+    for (channel, _) in targets.into_iter().chain([letters]) {
         channel.close(200, "moved".into()).await?;
     }
     Ok(moved)
@@ -67,6 +73,8 @@ struct Moving<'a> {
     prefetch: u16,
     bins: Shards,
     targets: &'a [(Channel, String)],
+    /// Where dead letters go.
+    letters: &'a (Channel, String),
 }
 
 impl Moving<'_> {
@@ -145,7 +153,7 @@ impl Moving<'_> {
     async fn put(&self, messages: Vec<Message>) -> Result<(), NotYet> {
         let topology = self.layout.topology;
         let mut events = Vec::new();
-        let mut others = Vec::new();
+        let mut letters = Vec::new();
         for message in messages {
             let contents = message::read(&message.data, &message.properties, self.layout.rules);
             if !dead_letter::is_frame(&message.properties) {
@@ -162,9 +170,16 @@ impl Moving<'_> {
                 with: (),
             };
             events.extend(contents.events.into_iter().map(outgoing));
-            // Whoever reads it from its new queue puts it aside.
-            let bad = contents.bad.into_iter().map(|bad| bad.body);
-            others.extend(bad.map(|body| (body, message.properties.clone())));
+            // By itself an item of an array may pass for a message.
+            letters.extend(contents.bad.into_iter().map(|bad| {
+                let (origin, missing_id) = (topology.queue(), self.layout.rules.missing_id);
+                let cause = bad.cause;
+                let properties = &message.properties;
+                (
+                    cause,
+                    dead_letter::of_unreadable(properties, bad, origin, missing_id),
+                )
+            }));
         }
         let sorted = sorting::frames(events, self.bins, topology.bounds());
         let putting = sorted
@@ -178,10 +193,12 @@ impl Moving<'_> {
                 Ok::<_, NotYet>(())
             });
         try_join_all(putting).await?;
-        if let Some(target) = self.targets.first() {
-            for (body, properties) in others {
-                publish(target, &body, properties).await?;
-            }
+        for (cause, letter) in letters {
+            let properties = dead_letter::properties(&letter).with_delivery_mode(PERSISTENT);
+            publish(self.letters, &letter.body, properties).await?;
+            tracing::warn!(letter = %letter.id, error = letter.failure.error, "dead-lettered");
+            let metric = &self.layout.metrics.dead_lettered;
+            metric.with_label_values(&[cause.as_str()]).inc();
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub const ATTEMPTS_HEADER: &str = "eclusa-attempts";
 /// Text of the last failure.
 pub const ERROR_HEADER: &str = "eclusa-error";
 /// Delivery mode that survives a restart of the broker.
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 
 /// Why a message is not known to be in a queue.
 #[derive(Debug, thiserror::Error)]

@@ -64,6 +64,14 @@ async fn foreign_messages_in_the_old_shards_are_read_as_at_any_door() {
         put(&channel, &queue, event(&user, EACH).to_string().as_bytes()).await;
     }
     put(&channel, &shards.queue("eclusa.events", 0), b"no event").await;
+    // An item that is no event would be one if it were a message.
+    let nested = json!([[{"eventType": "nested", "userId": "u"}]]).to_string();
+    put(
+        &channel,
+        &shards.queue("eclusa.events", 0),
+        nested.as_bytes(),
+    )
+    .await;
     fleet.add(&broker, &with_shards(8)).await;
     fleet.in_order(USERS, EACH + 1).await;
     let app = &fleet.apps[0];
@@ -71,9 +79,10 @@ async fn foreign_messages_in_the_old_shards_are_read_as_at_any_door() {
     let accepted = app.metric_with(accepted, &[("source", "amqp")]).await;
     assert_eq!(accepted, USERS as f64);
     eventually(SOON, "what is no event is put aside", async || {
-        (app.metric("eclusa_dead_letters").await == 1.0).then_some(())
+        (app.metric("eclusa_dead_letters").await == 2.0).then_some(())
     })
     .await;
+    assert_eq!(fleet.count_of("nested").await, 0);
     // They have the ids that they have at every door: sent again, they are known.
     Users::of(fleet.urls()).send(USERS, EACH, 2).await;
     fleet.in_order(USERS, EACH + 2).await;
