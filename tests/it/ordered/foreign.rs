@@ -1,7 +1,7 @@
 //! Publishers that know nothing of shards.
 
 use super::{Fleet, event};
-use crate::harness::{confirming, eventually};
+use crate::harness::{App, RabbitMq, confirming, eventually};
 use futures::future::join_all;
 use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel};
@@ -105,6 +105,71 @@ async fn a_resharder_that_panics_loses_doubles_and_swaps_nothing() {
         }
     }
     fleet.in_order(USERS, 2 * ROUND).await;
+}
+
+/// What was published when the alarm began may arrive when it ends, under ids of its own. It is not
+/// published again and again meanwhile.
+#[tokio::test]
+async fn an_alarm_stores_messages_without_an_id_twice_at_most() {
+    const MESSAGES: usize = 20;
+    let rabbitmq = RabbitMq::start().await;
+    let vhost = rabbitmq.vhost().await;
+    let mut fleet = Fleet::start_at(std::slice::from_ref(&vhost), &[]).await;
+    fleet.apps.remove(0).kill9();
+    let channel = confirming(&vhost).await;
+    for _ in 0..MESSAGES {
+        put(
+            &channel,
+            "eclusa.events",
+            br#"{"eventType":"no-id","userId":"u"}"#,
+        )
+        .await;
+    }
+    let watermark =
+        |share: &str| format!("vm_memory_monitor:set_vm_memory_high_watermark({share})");
+    rabbitmq.eval(&watermark("0.00001")).await;
+    let alarms = async || rabbitmq.eval("rabbit_alarm:get_alarms()").await;
+    eventually(SOON, "the alarm stands", async || {
+        (alarms().await != "[]").then_some(())
+    })
+    .await;
+    let app = App::builder()
+        .postgres(&fleet.database)
+        .rabbitmq(&vhost)
+        .set("broker.order", "user")
+        .set("batch.max_wait", "100ms")
+        .set("broker.reconnect_max", "200ms")
+        .start()
+        .await;
+    app.wait_for_log(SOON, "sorting onto the shards was interrupted")
+        .await;
+    // Each look takes this tool longer than the pause between two attempts.
+    for _ in 0..6 {
+        let alarms = rabbitmq.ctl(&["eval", "rabbit_alarm:get_alarms()."]).await;
+        assert_ne!(alarms.trim(), "[]");
+    }
+    rabbitmq.eval(&watermark("0.6")).await;
+    eventually(SOON, "they are rows", async || {
+        (fleet.count_of("no-id").await as usize >= MESSAGES).then_some(())
+    })
+    .await;
+    eventually(SOON, "all queues are empty", async || {
+        let path = vhost.rsplit('/').next().unwrap();
+        let queues = rabbitmq
+            .ctl(&[
+                "-q",
+                "--no-table-headers",
+                "list_queues",
+                "-p",
+                path,
+                "messages",
+            ])
+            .await;
+        queues.lines().all(|line| line.trim() == "0").then_some(())
+    })
+    .await;
+    let stored = fleet.count_of("no-id").await as usize;
+    assert!(stored <= 2 * MESSAGES, "{stored}");
 }
 
 /// A fixed number of messages is in hand, so their weight must have a bound.
