@@ -36,10 +36,7 @@ impl Intake {
         deliveries: &mut Vec<Delivery>,
     ) -> usize {
         self.metrics.messages_consumed.inc();
-        let (rules, queue) = {
-            let settings = self.settings.get();
-            (Rulebook::of(&settings), settings.broker.queue.clone())
-        };
+        let rules = Rulebook::of(&self.settings.get());
         let tag = message.delivery_tag;
         let contents = message::read(&message.data, &message.properties, &rules);
         let tickets = contents.events.len() + contents.bad.len();
@@ -63,9 +60,14 @@ impl Intake {
         }
         for bad in contents.bad {
             let cause = bad.cause;
-            let missing_id = rules.missing_id;
+            let letter = dead_letter::of_unreadable(
+                &message.properties,
+                bad,
+                &self.settings.get().broker.queue,
+                rules.missing_id,
+            );
             let unreadable = Unreadable {
-                letter: dead_letter::of_unreadable(&message.properties, bad, &queue, missing_id),
+                letter,
                 ticket: Ticket::new(ledger.clone(), tag),
                 cause,
             };
