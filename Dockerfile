@@ -2,7 +2,8 @@
 #
 #   docker build -t eclusa .
 #   docker run --rm -p 127.0.0.1:3000:3000 -v eclusa:/data \
-#     -e ECLUSA__AUTH__WITHOUT_KEYS=allow-beyond-loopback eclusa
+#     -e ECLUSA__AUTH__WITHOUT_KEYS=allow-beyond-loopback \
+#     -e ECLUSA__HTTP__ALLOWED_HOSTS='["localhost"]' eclusa
 ARG RUST_VERSION=1
 ARG DEBIAN=bookworm
 
@@ -12,8 +13,8 @@ COPY . .
 # The caches belong to the builder, so the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked \
-    && strip -o /eclusa target/release/eclusa
+    cargo build --profile dist --locked \
+    && strip -o /eclusa target/dist/eclusa
 
 FROM debian:${DEBIAN}-slim
 # TLS to PostgreSQL and RabbitMQ is verified against the system's authorities, which have to be new
@@ -31,7 +32,7 @@ USER 10001:10001
 WORKDIR /data
 VOLUME /data
 # A container that listens on its own loopback serves nobody. Without API keys Eclusa refuses this
-# address, unless auth.without_keys says in words that the network is private.
+# address, unless auth.without_keys says that the network is private.
 ENV ECLUSA__HTTP__BIND=0.0.0.0 \
     ECLUSA__DATA_DIR=/data
 EXPOSE 3000

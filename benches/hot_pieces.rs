@@ -7,12 +7,12 @@
 
 use actix::{Actor, Context, Handler, Message, Supervised};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use eclusa::actors::open_batch::OpenBatch;
+use eclusa::batch::open_batch::OpenBatch;
 use eclusa::config::Sources;
-use eclusa::event::item::{self, ItemLimits, Rules};
-use eclusa::event::{
-    Awaited, Delivery, Event, Origin, Outcome, Patience, Source, Ticket, frame, id,
-};
+use eclusa::event::item;
+use eclusa::event::item::{ItemLimits, Rules};
+use eclusa::event::read_waiters::ReadWaiters;
+use eclusa::event::{CallerMode, Delivery, Event, Origin, Outcome, Source, Ticket, frame, id};
 use eclusa::metrics::Metrics;
 use eclusa::supervision::mailbox::mailbox;
 use eclusa::supervision::{
@@ -78,12 +78,12 @@ struct Nobody;
 
 impl Origin for Nobody {
     fn settle(&self, _: u64, _: Outcome) {}
-    fn patience(&self) -> Patience {
-        Patience::Queue
+    fn caller_mode(&self) -> CallerMode {
+        CallerMode::Queue
     }
 }
 
-/// Events in a batch, as `config/throughput.toml` has it.
+/// Events in a batch.
 const BATCH: usize = 1_000;
 
 fn accumulator(criterion: &mut Criterion) {
@@ -98,15 +98,15 @@ fn accumulator(criterion: &mut Criterion) {
         (0..BATCH as u64).map(deliver).collect()
     };
     group.bench_function("gather, cut and settle a batch", |bencher| {
-        let mut open = OpenBatch::new(settings.clone(), Awaited::default());
+        let mut open = OpenBatch::new(settings.clone(), ReadWaiters::default());
         bencher.iter_batched(
             deliveries,
             |deliveries| {
                 open.push(deliveries);
                 let trigger = open.due().unwrap();
                 let batch = open.cut(trigger);
-                for claim in batch.claims {
-                    claim.ticket.settle(Outcome::Stored);
+                for ack in batch.acks {
+                    ack.ticket.settle(Outcome::Stored);
                 }
                 batch.events
             },
@@ -128,7 +128,9 @@ impl Supervised for Sink {}
 struct Ping;
 
 impl ActorMessage for Ping {
-    const NAME: &'static str = "ping";
+    fn name(&self) -> &'static str {
+        "ping"
+    }
 }
 
 impl Handler<Tracked<Ping>> for Sink {

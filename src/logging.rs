@@ -1,40 +1,40 @@
-//! Structured logs on standard error, human or JSON, and panics among them. The rules of what is
-//! logged where stand in `docs/LOGGING.md`.
+//! Structured logs on standard error, as text or JSON; panics are logged too. `docs/LOGGING.md` has
+//! the rules of what is logged where.
 
 use crate::config::log::{LogFormat, LogSettings};
 use std::io::IsTerminal;
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 /// Changes the log filter while the process runs.
 #[derive(Clone)]
 pub struct LogControl {
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<Targets, Registry>,
 }
 
 impl LogControl {
-    /// Puts another filter in force; one that cannot be read changes nothing.
+    /// Replaces the filter; an invalid one changes nothing.
     pub fn set_filter(&self, filter: &str) {
-        match EnvFilter::try_new(filter) {
+        match filter.parse::<Targets>() {
             Ok(filter) => {
                 if let Err(error) = self.handle.reload(filter) {
                     tracing::error!(%error, "the log filter could not be changed");
                 }
             }
-            Err(error) => tracing::error!(%error, "the log filter cannot be read"),
+            Err(error) => tracing::error!(%error, "the log filter is invalid"),
         }
     }
 }
 
-/// Starts logging. Once per process.
+/// Starts logging, once per process.
 ///
 /// # Errors
-/// When the filter cannot be read or logging has been started before.
+/// The filter is invalid, or logging has been started before.
 pub fn start(settings: &LogSettings) -> anyhow::Result<LogControl> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&settings.filter)?);
+    let (filter, handle) = reload::Layer::new(settings.filter.parse::<Targets>()?);
     let terminal = std::io::stderr().is_terminal();
     let human = match settings.format {
         LogFormat::Human => true,
@@ -62,7 +62,7 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<LogControl> {
     Ok(LogControl { handle })
 }
 
-/// Drivers log statements with their parameters at debug: payloads, whatever filter is set.
+/// Drops debug lines of drivers, which log statements with their parameters and so payloads.
 fn holds_no_payload(line: &Metadata<'_>) -> bool {
     const DRIVERS: [&str; 3] = ["tokio_postgres", "lapin", "amq_protocol"];
     *line.level() <= Level::INFO
@@ -71,14 +71,14 @@ fn holds_no_payload(line: &Metadata<'_>) -> bool {
             .any(|driver| line.target().starts_with(driver))
 }
 
-/// A panic is logged once, here; its supervisor then says what follows.
+/// Logs a panic; its supervisor logs what follows.
 fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
     let message = info
         .payload()
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| info.payload().downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a value that is no text".to_owned());
+        .unwrap_or_else(|| "a payload that is not text".to_owned());
     let location = info.location().map(ToString::to_string);
     tracing::error!(location, message, "panic");
 }

@@ -1,7 +1,14 @@
-//! The `eclusa` binary: arguments, settings, run.
+//! The `eclusa` binary: the command line, over the library.
 
+mod cli;
+
+// The library's modules stand at the root here too, so that `crate::` means the same everywhere.
+use eclusa::{
+    app, batch, broker, config, dead_letters, event, http, ingest, logging, retry, store,
+    supervision,
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eclusa::cli::run()
+    cli::run()
 }

@@ -1,5 +1,5 @@
-//! One process at a time writes the embedded mode's file. The server holds a lock on
-//! `eclusa.lock` and writes its address into it, so that the command line finds the server.
+//! The lock on the embedded mode's data directory. One process at a time writes the SQLite file; the
+//! server writes its address into `eclusa.lock`, so that commands find the server.
 
 use crate::config::{Mode, Settings};
 use anyhow::{Context as _, bail};
@@ -7,24 +7,23 @@ use fd_lock::{RwLock, RwLockWriteGuard};
 use std::fs::File;
 use std::io::Write;
 
-/// The lock; held until the process ends.
+/// The lock on the data directory, held until the process ends.
 pub struct EmbeddedLock {
     _guard: RwLockWriteGuard<'static, File>,
 }
 
-/// Who has the file.
+/// The process that holds the lock.
 pub enum Holder {
-    /// This process, from now on.
     Us(EmbeddedLock),
-    /// A server at this address (or another command, which has none).
+    /// Another process: a server at this address, or a command, which has none.
     Server(Option<String>),
 }
 
 impl EmbeddedLock {
-    /// Takes the lock for a server; `None` in modes that need none.
+    /// Acquires the lock for a server; `None` in modes without a data directory.
     ///
     /// # Errors
-    /// When another process has it.
+    /// Another process holds the lock.
     pub fn of_server(settings: &Settings, address: &str) -> anyhow::Result<Option<Self>> {
         if settings.mode() != Mode::Embedded {
             return Ok(None);
@@ -32,7 +31,7 @@ impl EmbeddedLock {
         match Self::take(settings, address)? {
             Holder::Us(lock) => Ok(Some(lock)),
             Holder::Server(other) => bail!(
-                "the data in {} is in use by another Eclusa{}; stop it, or choose another folder \
+                "the data in {} is in use by another Eclusa{}; stop it, or choose another directory \
                  with --data-dir",
                 settings.data_dir.display(),
                 other.map_or_else(String::new, |address| format!(" at {address}")),
@@ -40,14 +39,14 @@ impl EmbeddedLock {
         }
     }
 
-    /// Takes the lock, or says who has it.
+    /// Acquires the lock, or returns its holder.
     ///
     /// # Errors
-    /// When the folder or the lock file cannot be made.
+    /// The directory or the lock file cannot be created.
     pub fn take(settings: &Settings, address: &str) -> anyhow::Result<Holder> {
         let folder = &settings.data_dir;
         std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            .with_context(|| format!("cannot create the directory {}", folder.display()))?;
         let path = folder.join("eclusa.lock");
         let file = File::options()
             .create(true)
@@ -56,7 +55,7 @@ impl EmbeddedLock {
             .write(true)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        // Leaked on purpose: the guard borrows the lock, and both live until the process ends.
+        // Leaked: the guard borrows the lock, and both live until the process ends.
         let lock: &'static mut RwLock<File> = Box::leak(Box::new(RwLock::new(file)));
         match lock.try_write() {
             Ok(mut guard) => {

@@ -1,64 +1,78 @@
-//! The actors from the doors to the store, wired in one place, downstream first.
+//! Starts the actors from HTTP and AMQP to the store, downstream first.
 
-use super::consumers::{self, Consumers};
+use super::consumers;
+use super::consumers::Consumers;
 use super::starter::Starter;
 use super::writers::Writers;
-use crate::actors::departures::Departures;
-use crate::actors::http_ingest::Door;
-use crate::actors::intake::Intake;
-use crate::actors::retry_supervisor::{self, RetrySupervisor};
-use crate::actors::{
-    DeadLetterProjector, Lanes, Leader, Retention, dead_letter_projector, leader, retention,
-};
-use crate::broker::connection::{self, BrokerConnection, LinkWatch};
+use crate::batch::messages::AccumulatorMessage;
+use crate::batch::writer_partitions::WriterPartitions;
+use crate::broker::connection;
+use crate::broker::connection::{BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
 use crate::config::{LiveSettings, Mode, Settings};
-use crate::event::Awaited;
+use crate::consume::message_decoder::MessageDecoder;
+use crate::dead_letters::dead_letter_projector;
+use crate::dead_letters::dead_letter_projector::DeadLetterProjector;
+use crate::dead_letters::replay::{ReplayFlow, ReplayTarget, Replayer};
+use crate::event::budget::{Budget, Permit};
+use crate::event::read_waiters::ReadWaiters;
+use crate::event::{Delivery, Event, Outcome};
+use crate::ingest::IngestQueue;
+use crate::ingest::http_ingest::IngestTarget;
+use crate::ingest::publish_buffer::PublishBuffer;
+use crate::ingest::request;
+use crate::maintenance::leader::Leader;
+use crate::maintenance::retention::Retention;
+use crate::maintenance::{leader, retention};
 use crate::metrics::Metrics;
+use crate::ordering::ShardAssigner;
+use crate::retry::breaker;
+use crate::retry::breaker::{Breaker, BreakerProbe};
 use crate::retry::policy;
-use crate::retry::replay::{Replayer, Way};
-use crate::store::{DeadLetterStore, EventStore, Store};
-use crate::supervision::{Breaker, BreakerProbe, Budget, HealthBoard, Lifecycle, Mailbox, breaker};
+use crate::retry::retry_supervisor;
+use crate::retry::retry_supervisor::RetrySupervisor;
+use crate::store::{DeadLetterStore, EventStore, ShardLayoutStore, Store};
+use crate::supervision::{HealthBoard, Lifecycle, Mailbox};
 use actix_rt::Arbiter;
+use async_trait::async_trait;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How long the store may take to answer a probe.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
-/// Failures that may wait; more make their senders wait.
+/// Messages in its mailbox before `try_send` fails; senders then await their answer.
 const RETRY_MAILBOX: usize = 1_024;
 
-/// The running flow: what its doors need to reach it.
+/// The running flow, and what HTTP and the command line need of it.
 #[derive(Clone)]
 pub struct Flow {
-    /// The log.
     pub store: Arc<dyn EventStore>,
-    /// What was put aside.
     pub letters: Arc<dyn DeadLetterStore>,
-    /// The ways into the store.
-    pub lanes: Lanes,
-    /// The way onto the work queue, in full mode.
+    pub partitions: WriterPartitions,
+    /// The queue to the first accumulator, for events whose callers wait.
+    pub ingest_queue: IngestQueue,
+    /// The publisher, in full mode.
     pub publisher: Option<Publisher>,
     /// The connection to the broker, in full mode.
     pub link: Option<LinkWatch>,
-    /// Whether the store is there.
+    /// Whether the store is available.
     pub store_breaker: Breaker,
-    /// Whether the broker is there, in full mode.
+    /// Whether the broker is available, in full mode.
     pub broker_breaker: Option<Breaker>,
-    /// Who waits for which event.
-    pub awaited: Awaited,
+    /// Readers that wait for events.
+    pub read_waiters: ReadWaiters,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
     pub health: HealthBoard,
-    /// Whether the process is leaving.
+    /// The phase of the process.
     pub lifecycle: Lifecycle,
-    /// Metrics.
     pub metrics: Arc<Metrics>,
     settings: Arc<Settings>,
-    /// Nobody sends to these, but an actor that nobody can reach is not restarted.
+    /// Kept because an actor without an address is not restarted.
     _connection: Option<Mailbox<BrokerConnection>>,
     _consumers: Option<Consumers>,
     _probes: Vec<Mailbox<BreakerProbe>>,
@@ -67,11 +81,15 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Starts all actors but those of the HTTP workers.
+    /// Starts all actors but those of the HTTP workers. Full mode needs the layouts of shards.
     ///
     /// # Errors
     /// When the metrics cannot be registered, which is a defect.
-    pub fn start(live: &LiveSettings, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+    pub fn start(
+        live: &LiveSettings,
+        store: Arc<dyn Store>,
+        layouts: Option<Arc<dyn ShardLayoutStore>>,
+    ) -> anyhow::Result<Self> {
         let letters: Arc<dyn DeadLetterStore> = store.clone();
         let whole = Arc::clone(&store);
         let store: Arc<dyn EventStore> = store;
@@ -84,17 +102,20 @@ impl Flow {
         };
         let bytes = usize::try_from(settings.ingest.max_in_flight.as_u64()).unwrap_or(usize::MAX);
         let budget = Budget::new(bytes);
-        let awaited = Awaited::default();
+        let read_waiters = ReadWaiters::default();
         let work = Arbiter::new();
         let broker = Arbiter::new();
         let store_breaker = Breaker::new("store", &metrics);
         let mut probes = vec![starter.probe(&work, &store_breaker, probe_of_store(&store))];
 
-        let (publisher, link, connection) = if settings.mode() == Mode::Full {
-            let (publisher, link, mailbox) = start_connection(&starter, &broker, live);
-            (Some(publisher), Some(link), Some(mailbox))
-        } else {
-            (None, None, None)
+        let (publisher, link, connection) = match layouts.filter(|_| settings.mode() == Mode::Full)
+        {
+            Some(layouts) => {
+                let (publisher, link, mailbox) =
+                    start_connection(&starter, &broker, &settings, layouts);
+                (Some(publisher), Some(link), Some(mailbox))
+            }
+            None => (None, None, None),
         };
 
         let broker_breaker = publisher.clone().map(|publisher| {
@@ -111,23 +132,22 @@ impl Flow {
         });
 
         let (retry, retry_inbox) = starter.mailbox("retry_supervisor", 0, RETRY_MAILBOX);
-        let retry_wiring = retry_supervisor::Wiring {
+        let retry_params = retry_supervisor::RetrySupervisorParams {
             publisher: publisher.clone(),
             queue: link.is_some().then(|| settings.broker.queue.clone()),
             letters: Arc::clone(&letters),
-            settings: settings.retry.clone(),
             metrics: Arc::clone(&metrics),
         };
-        starter.start(&broker, retry_inbox, RetrySupervisor::new(retry_wiring));
+        starter.start(&broker, retry_inbox, RetrySupervisor::new(retry_params));
 
-        let lanes = Writers {
+        let (partitions, ingest_queue) = Writers {
             starter: &starter,
             arbiter: &work,
             settings: &settings,
             store: &store,
             breaker: &store_breaker,
             retry: &retry,
-            awaited: &awaited,
+            read_waiters: &read_waiters,
         }
         .start(publisher.as_ref().and_then(Publisher::shards));
 
@@ -135,18 +155,18 @@ impl Flow {
             .as_ref()
             .zip(publisher.as_ref())
             .map(|(link, publisher)| {
-                consumers::Wiring {
+                consumers::ConsumersParams {
                     starter: &starter,
                     arbiter: &broker,
                     link,
                     publisher,
-                    intake: Intake {
+                    decoder: MessageDecoder {
                         settings: live.clone(),
                         retry: retry.clone(),
                         budget: budget.clone(),
                         metrics: Arc::clone(&metrics),
                     },
-                    lanes: &lanes,
+                    partitions: &partitions,
                     store_breaker: &store_breaker,
                 }
                 .start()
@@ -163,12 +183,13 @@ impl Flow {
         Ok(Self {
             store,
             letters,
-            lanes,
+            partitions,
+            ingest_queue,
             publisher,
             link,
             store_breaker,
             broker_breaker,
-            awaited,
+            read_waiters,
             budget,
             health: starter.health,
             lifecycle: starter.lifecycle,
@@ -182,36 +203,54 @@ impl Flow {
         })
     }
 
-    /// Where requests become durable.
-    pub fn door(&self) -> Door {
+    /// Where the events of requests become durable.
+    pub fn ingest_target(&self) -> IngestTarget {
         match (&self.publisher, &self.broker_breaker) {
-            (Some(publisher), Some(breaker)) => Door::Broker {
+            (Some(publisher), Some(breaker)) => IngestTarget::Broker {
                 publisher: Box::new(publisher.clone()),
                 breaker: breaker.clone(),
-                fallback: (!self.settings.broker.refuses()).then(|| self.lanes.handoff().clone()),
+                fallback: (!self.settings.broker.refuses()).then(|| self.ingest_queue.clone()),
                 shards: publisher.shards(),
-                departures: Departures::default(),
+                publish_buffer: PublishBuffer::default(),
                 frames_in_flight: self.settings.broker.frames_in_flight,
                 bounds: publisher.bounds(),
             },
-            _ => Door::Direct(self.lanes.handoff().clone()),
+            _ => IngestTarget::Direct(self.ingest_queue.clone()),
         }
     }
 
-    /// The way for dead letters back into the flow.
+    /// Sends dead letters back into the flow.
     pub fn replayer(&self, live: &LiveSettings) -> Replayer {
-        let way = match &self.publisher {
-            None => Way::Direct(self.lanes.any().clone()),
-            Some(publisher) => Way::Queue(Box::new(publisher.clone())),
+        let target = match &self.publisher {
+            None => ReplayTarget::Store,
+            Some(publisher) => ReplayTarget::Queue(Box::new(publisher.clone())),
         };
         Replayer {
             letters: Arc::clone(&self.letters),
-            way,
+            target,
+            flow: Arc::new(self.clone()),
             settings: live.clone(),
             budget: self.budget.clone(),
             lifecycle: self.lifecycle.clone(),
             metrics: Arc::clone(&self.metrics),
         }
+    }
+}
+
+#[async_trait]
+impl ReplayFlow for Flow {
+    fn open(
+        &self,
+        events: Vec<Event>,
+        permit: Permit,
+    ) -> (Vec<Delivery>, oneshot::Receiver<Vec<Outcome>>) {
+        request::open(events, self.metrics.ledgers.ingest.clone(), permit, None)
+    }
+
+    async fn write(&self, deliveries: Vec<Delivery>) {
+        // If the accumulator panics over the message, the tickets in it answer.
+        let push = AccumulatorMessage::push(deliveries);
+        let _ = self.partitions.any().send(push).await;
     }
 }
 
@@ -223,7 +262,7 @@ fn probe_of_store(store: &Arc<dyn EventStore>) -> Arc<breaker::Probe> {
             // What failed was a write, so a write has to work again.
             let probe = async {
                 store.ping().await?;
-                store.canary().await
+                store.write_probe(&[], None).await
             };
             match tokio::time::timeout(PROBE_PATIENCE, probe).await {
                 Ok(result) => result.map_err(|error| error.to_string()),
@@ -236,14 +275,18 @@ fn probe_of_store(store: &Arc<dyn EventStore>) -> Arc<breaker::Probe> {
 fn start_connection(
     starter: &Starter,
     arbiter: &Arbiter,
-    live: &LiveSettings,
+    settings: &Settings,
+    layouts: Arc<dyn ShardLayoutStore>,
 ) -> (Publisher, LinkWatch, Mailbox<BrokerConnection>) {
-    let settings = live.get();
     let topology = Topology::new(&settings.broker, policy::delays(&settings.retry));
-    let (actor, link, waiting) = BrokerConnection::new(connection::Wiring {
+    // A URL that cannot be read is reported when connecting.
+    let uri = connection::uri(&settings.broker);
+    let vhost = uri.map_or_else(|_| String::new(), |uri| uri.vhost);
+    let assigner = ShardAssigner::new(layouts, topology.clone(), &vhost);
+    let (actor, link, waiting) = BrokerConnection::new(connection::ConnectionParams {
         settings: settings.broker.clone(),
-        live: live.clone(),
         topology: topology.clone(),
+        assigner: Arc::new(assigner),
         metrics: Arc::clone(&starter.metrics),
     });
     let (mailbox, inbox) = starter.mailbox("broker_connection", 0, 1);
@@ -261,14 +304,14 @@ fn start_projector(
     letters: &Arc<dyn DeadLetterStore>,
 ) -> Mailbox<DeadLetterProjector> {
     let (mailbox, inbox) = starter.mailbox("dead_letter_projector", 0, 1);
-    let wiring = dead_letter_projector::Wiring {
+    let params = dead_letter_projector::DeadLetterProjectorParams {
         link: link.clone(),
         settings: settings.broker.clone(),
         letters: Arc::clone(letters),
         lifecycle: starter.lifecycle.clone(),
         metrics: Arc::clone(&starter.metrics),
     };
-    starter.start(arbiter, inbox, DeadLetterProjector::new(wiring));
+    starter.start(arbiter, inbox, DeadLetterProjector::new(params));
     mailbox
 }
 
@@ -279,7 +322,7 @@ fn start_retention(
     settings: &Settings,
 ) -> (Mailbox<Leader>, Mailbox<Retention>) {
     let arbiter = Arbiter::new();
-    let (actor, leadership) = Leader::new(leader::Wiring {
+    let (actor, leadership) = Leader::new(leader::LeaderParams {
         name: retention::LEASE,
         ttl: settings.store.lease_ttl,
         store: store.clone(),
@@ -289,14 +332,14 @@ fn start_retention(
     let (leader, inbox) = starter.mailbox("leader", 0, 1);
     starter.start(&arbiter, inbox, actor);
     let (mailbox, inbox) = starter.mailbox("retention", 0, 1);
-    let wiring = retention::Wiring {
+    let params = retention::RetentionParams {
         leadership,
         store: store.clone(),
         keep: settings.store.retention,
         lifecycle: starter.lifecycle.clone(),
         metrics: Arc::clone(&starter.metrics),
     };
-    starter.start(&arbiter, inbox, Retention::new(wiring));
+    starter.start(&arbiter, inbox, Retention::new(params));
     (leader, mailbox)
 }
 

@@ -1,43 +1,43 @@
-//! Settings read again on SIGHUP and when their file changes.
+//! Reloads the settings on SIGHUP and when their file changes.
 
-use super::signals;
-use crate::actors::Lanes;
+use super::signals::ReloadSignal;
+use crate::batch::writer_partitions::WriterPartitions;
 use crate::config::{LiveSettings, Sources};
 use crate::logging::LogControl;
 use std::time::Duration;
 
-/// How often the file is looked at. Its text is compared rather than watched for: that works for
-/// every way a file can be replaced, mounted configuration maps included.
-const LOOK: Duration = Duration::from_millis(500);
+/// Interval of reading the file. Comparing its text works for every way of replacing a file, mounted
+/// ConfigMaps included.
+const FILE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Who has to hear of new settings.
+/// The parts that reloaded settings apply to.
 pub struct Reload {
-    /// The settings in force.
+    /// Asks for a reload.
+    pub signal: ReloadSignal,
+    /// The settings in effect.
     pub live: LiveSettings,
-    /// Where they come from.
+    /// Where the settings come from.
     pub sources: Sources,
-    /// The log filter.
     pub log: LogControl,
-    /// The batch bounds.
-    pub lanes: Lanes,
+    pub partitions: WriterPartitions,
 }
 
 impl Reload {
-    /// Never ends.
-    pub async fn run(&self) {
+    /// Watches for changes. Never returns.
+    pub async fn run(&mut self) {
         let mut text = self.text();
         loop {
             tokio::select! {
-                () = signals::reload_requested() => {
-                    tracing::info!("SIGHUP: reading the settings again");
+                () = self.signal.requested() => {
+                    tracing::info!("SIGHUP received, reloading the settings");
                     text = self.text();
                     self.apply().await;
                 }
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(FILE_POLL_INTERVAL) => {
                     let now = self.text();
-                    // A file that is gone for the moment of its replacement is no change.
+                    // A file that is missing while it is being replaced is not a change.
                     if now.is_some() && now != text {
-                        tracing::info!("the settings file has changed: reading it again");
+                        tracing::info!("the settings file changed, reloading it");
                         text = now;
                         self.apply().await;
                     }
@@ -54,7 +54,7 @@ impl Reload {
         let reloaded = match self.live.reload(&self.sources) {
             Ok(reloaded) => reloaded,
             Err(error) => {
-                tracing::error!(%error, "the new settings are not in order; the old ones stay");
+                tracing::error!(%error, "the new settings are invalid; the old ones stay in effect");
                 return;
             }
         };
@@ -63,11 +63,11 @@ impl Reload {
             self.log.set_filter(&settings.log.filter);
         }
         if reloaded.batch {
-            self.lanes.reconfigure(&settings.batch).await;
+            self.partitions.reconfigure(&settings.batch).await;
         }
         if reloaded.needs_restart {
-            tracing::warn!("a setting has changed that takes effect with the next start only");
+            tracing::warn!("a changed setting takes effect only at the next start");
         }
-        tracing::info!("settings in force");
+        tracing::info!("settings reloaded");
     }
 }

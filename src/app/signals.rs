@@ -1,52 +1,49 @@
-//! Signals as futures.
+//! Unix signals as futures. A stream is created once and kept: a signal that arrives between two
+//! streams would be lost.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Takes the signals over from their defaults, which would end the process, from now on.
-///
-/// # Errors
-/// When the system refuses a handler.
-pub fn take_over() -> std::io::Result<()> {
-    for kind in [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    ] {
-        // Once asked for, a signal stays taken over, whatever becomes of the stream.
-        drop(signal(kind)?);
-    }
-    Ok(())
+/// The signals that stop the process: SIGTERM and SIGINT.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-/// Completes at the next SIGTERM or SIGINT.
-pub async fn stop_requested() {
-    let (terminate, interrupt) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    );
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "cannot listen for signals; only kill -9 will stop this");
-            std::future::pending().await
+impl StopSignals {
+    /// Installs the handlers, so that the signals no longer end the process by default.
+    ///
+    /// # Errors
+    /// The system refuses a handler.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Completes at the next signal, also one that arrived since the last call.
+    pub async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
 
-/// Completes at the next SIGHUP.
-pub async fn reload_requested() {
-    match signal(SignalKind::hangup()) {
-        Ok(mut hangup) => {
-            hangup.recv().await;
-        }
-        Err(error) => {
-            tracing::error!(%error, "cannot listen for SIGHUP");
-            std::future::pending().await
-        }
+/// The signal that reloads the settings: SIGHUP.
+pub struct ReloadSignal(Signal);
+
+impl ReloadSignal {
+    /// Installs the handler, as [`StopSignals::install`].
+    ///
+    /// # Errors
+    /// The system refuses the handler.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Completes at the next signal, also one that arrived since the last call.
+    pub async fn requested(&mut self) {
+        self.0.recv().await;
     }
 }

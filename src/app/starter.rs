@@ -1,10 +1,10 @@
 //! Starting actors, each on an arbiter, all under the same supervision.
 
 use crate::metrics::Metrics;
+use crate::retry::breaker;
+use crate::retry::breaker::{Breaker, BreakerProbe};
 use crate::supervision::mailbox::{Inbox, Mailbox, mailbox};
-use crate::supervision::{
-    Breaker, BreakerProbe, HealthBoard, Lifecycle, RestartPolicy, breaker, supervise,
-};
+use crate::supervision::{HealthBoard, Lifecycle, RestartPolicy, supervise};
 use actix::{Actor, Context, Supervised};
 use actix_rt::Arbiter;
 use std::sync::Arc;

@@ -1,19 +1,32 @@
-//! Opening the store the mode asks for, waiting for a database that is not up yet.
+//! Opens the store of the mode, and waits for a database that is not available yet.
 
 use crate::config::{Mode, Settings};
-use crate::store::postgres::{self, PostgresOptions, PostgresStore};
-use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
-use crate::store::{ErrorKind, Store, StoreError};
+use crate::store::postgres;
+use crate::store::postgres::{PostgresOptions, PostgresStore};
+use crate::store::sqlite;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{ErrorKind, ShardLayoutStore, Store, StoreError};
 use crate::supervision::Backoff;
 use anyhow::Context as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Migrates if the settings say so, checks the schema, and opens the store.
+/// The layouts of shards, which only PostgreSQL has.
+type Layouts = Option<Arc<dyn ShardLayoutStore>>;
+
+/// Applies migrations if the settings say so, checks the schema, and opens the store.
 ///
 /// # Errors
-/// In words, after `store.startup_wait` when the database is away.
+/// Why the store cannot be opened; after `store.startup_wait` when the database is unavailable.
 pub async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(open_with_layouts(settings).await?.0)
+}
+
+/// As [`open`], with the layouts of shards.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_with_layouts(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Layouts)> {
     if settings.store.migrate {
         migrate(settings).await?;
     }
@@ -22,19 +35,20 @@ pub async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
             let store = SqliteStore::open(&SqliteOptions::new(settings.sqlite_file()))
                 .await
                 .context("cannot open the SQLite file")?;
-            Ok(Arc::new(store))
+            Ok((Arc::new(store), None))
         }
         Mode::Database | Mode::Full => {
-            let store = patiently(settings, || async {
+            let store = retry_outages(settings, || async {
                 PostgresStore::connect(&postgres_options(settings)).await
             })
             .await?;
-            Ok(Arc::new(store))
+            let store = Arc::new(store);
+            Ok((store.clone(), Some(store)))
         }
     }
 }
 
-/// Brings the tables up to date and says which migrations that took.
+/// Applies all pending migrations and returns their names.
 ///
 /// # Errors
 /// As [`open`].
@@ -42,14 +56,17 @@ pub async fn migrate(settings: &Settings) -> anyhow::Result<Vec<String>> {
     let applied = match settings.mode() {
         Mode::Embedded | Mode::Auto => {
             std::fs::create_dir_all(&settings.data_dir).with_context(|| {
-                format!("cannot make the folder {}", settings.data_dir.display())
+                format!(
+                    "cannot create the directory {}",
+                    settings.data_dir.display()
+                )
             })?;
             sqlite::migrate(settings.sqlite_file())
                 .await
                 .context("cannot migrate the SQLite file")?
         }
         Mode::Database | Mode::Full => {
-            patiently(settings, || async {
+            retry_outages(settings, || async {
                 postgres::migrate(&postgres_options(settings)).await
             })
             .await?
@@ -71,8 +88,8 @@ fn postgres_options(settings: &Settings) -> PostgresOptions {
     }
 }
 
-/// Tries again while the database is merely away: in a compose file everything starts at once.
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+/// Retries while the database is unavailable: in a compose file all services start at once.
+async fn retry_outages<T, F: Future<Output = Result<T, StoreError>>>(
     settings: &Settings,
     attempt: impl Fn() -> F,
 ) -> anyhow::Result<T> {

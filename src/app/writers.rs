@@ -1,26 +1,31 @@
-//! The lanes into the store and their writers.
+//! Starts the accumulators and their writers.
 
 use super::starter::Starter;
-use crate::actors::batch_accumulator::{self, BatchAccumulator};
-use crate::actors::db_writer::{self, DbWriter};
-use crate::actors::handoff::{Handoff, WaitingEvents};
-use crate::actors::{Lanes, RetrySupervisor};
-use crate::broker::Shards;
+use crate::batch::batch_accumulator;
+use crate::batch::batch_accumulator::BatchAccumulator;
+use crate::batch::db_writer::DbWriter;
+use crate::batch::waiting_events::WaitingEvents;
+use crate::batch::writer_params::DbWriterParams;
+use crate::batch::writer_partitions::WriterPartitions;
 use crate::config::{Mode, Settings};
-use crate::event::Awaited;
+use crate::event::Shards;
+use crate::event::read_waiters::ReadWaiters;
+use crate::ingest::IngestQueue;
+use crate::retry::breaker::Breaker;
+use crate::retry::retry_supervisor::RetrySupervisor;
 use crate::store::EventStore;
-use crate::supervision::{Breaker, Mailbox};
+use crate::supervision::Mailbox;
 use actix_rt::Arbiter;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Messages that may wait for an accumulator. Each is a group of events; the events are bounded
-/// by prefetch and the budget of bytes.
+/// Messages in an accumulator's mailbox before `try_send` fails. Senders of events await their answer,
+/// so there is one push of each consumer; prefetch and the budget of bytes bound the events.
 const ACCUMULATOR_MAILBOX: usize = 1_024;
-/// A writer has one batch at a time; besides it is asked whether it is idle.
+/// A writer is sent one batch at a time, and `AskReady`.
 const WRITER_MAILBOX: usize = 8;
 
-/// What all writers are wired to.
+/// What all writers work with.
 pub(super) struct Writers<'a> {
     pub(super) starter: &'a Starter,
     pub(super) arbiter: &'a Arbiter,
@@ -28,13 +33,14 @@ pub(super) struct Writers<'a> {
     pub(super) store: &'a Arc<dyn EventStore>,
     pub(super) breaker: &'a Breaker,
     pub(super) retry: &'a Mailbox<RetrySupervisor>,
-    pub(super) awaited: &'a Awaited,
+    pub(super) read_waiters: &'a ReadWaiters,
 }
 
 impl Writers<'_> {
-    /// One lane with several writers, or one for each shard with one writer.
-    pub(super) fn start(&self, shards: Option<Shards>) -> Lanes {
-        // SQLite has one writer whatever one asks for.
+    /// Starts one accumulator with several writers, or one for each shard with one writer; the queue
+    /// is the first one's.
+    pub(super) fn start(&self, shards: Option<Shards>) -> (WriterPartitions, IngestQueue) {
+        // SQLite has one writer whatever the setting says.
         let writers = match self.settings.mode() {
             Mode::Embedded | Mode::Auto => 1,
             Mode::Database | Mode::Full => self.settings.batch.writers,
@@ -42,38 +48,33 @@ impl Writers<'_> {
         let turns = Arc::new(Semaphore::new(writers));
         let Some(shards) = shards else {
             let all: Vec<usize> = (0..writers).collect();
-            return Lanes::new(self.lane(0, &all, None, &turns), Vec::new());
+            let (lane, queue) = self.lane(0, &all, &turns);
+            return (WriterPartitions::new(lane, Vec::new()), queue);
         };
-        let queue = &self.settings.broker.queue;
-        let mut lanes = shards.all().map(|shard| {
-            let key = shards.lane_key(queue, shard);
-            self.lane(shard, &[shard], Some(key), &turns)
-        });
-        let first = lanes.next();
-        let others = lanes.map(|(lane, _)| lane).collect();
+        let mut partitions = shards.all().map(|shard| self.lane(shard, &[shard], &turns));
+        let first = partitions.next();
+        let others = partitions.map(|(lane, _)| lane).collect();
         // There is at least one shard; the settings see to it.
-        let first = first.unwrap_or_else(|| self.lane(0, &[0], None, &turns));
-        Lanes::new(first, others)
+        let (first, queue) = first.unwrap_or_else(|| self.lane(0, &[0], &turns));
+        (WriterPartitions::new(first, others), queue)
     }
 
     fn lane(
         &self,
         index: usize,
         writers: &[usize],
-        lane: Option<i64>,
         turns: &Arc<Semaphore>,
-    ) -> (Mailbox<BatchAccumulator>, Handoff) {
+    ) -> (Mailbox<BatchAccumulator>, IngestQueue) {
         let (starter, settings) = (self.starter, self.settings);
         let (accumulator, accumulator_inbox) =
             starter.mailbox::<BatchAccumulator>("batch_accumulator", index, ACCUMULATOR_MAILBOX);
         let start_writer = |(place, index): (usize, &usize)| {
             let (mailbox, inbox) = starter.mailbox("db_writer", *index, WRITER_MAILBOX);
-            let wiring = db_writer::Wiring {
+            let params = DbWriterParams {
                 index: place,
                 store: Arc::clone(self.store),
                 breaker: self.breaker.clone(),
-                accumulator: accumulator.clone(),
-                lane,
+                accumulator: accumulator.sender(),
                 turns: Arc::clone(turns),
                 retry: self.retry.clone(),
                 attempts: settings.retry.clone(),
@@ -82,21 +83,21 @@ impl Writers<'_> {
                     + settings.store.statement_timeout
                     + settings.store.write_margin,
                 release_after: settings.broker.release_after,
-                awaited: self.awaited.clone(),
+                read_waiters: self.read_waiters.clone(),
                 metrics: Arc::clone(&starter.metrics),
             };
-            starter.start(self.arbiter, inbox, DbWriter::new(wiring));
+            starter.start(self.arbiter, inbox, DbWriter::new(params));
             mailbox
         };
         let waiting = WaitingEvents::default();
-        let wiring = batch_accumulator::Wiring {
+        let params = batch_accumulator::BatchAccumulatorParams {
             writers: writers.iter().enumerate().map(start_writer).collect(),
             waiting: waiting.clone(),
-            awaited: self.awaited.clone(),
+            read_waiters: self.read_waiters.clone(),
             metrics: Arc::clone(&starter.metrics),
         };
-        let actor = BatchAccumulator::new(wiring, settings.batch.clone());
+        let actor = BatchAccumulator::new(params, settings.batch.clone());
         starter.start(self.arbiter, accumulator_inbox, actor);
-        (accumulator.clone(), Handoff::new(waiting, accumulator))
+        (accumulator.clone(), IngestQueue::new(waiting, accumulator))
     }
 }

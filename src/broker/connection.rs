@@ -1,56 +1,90 @@
 //! `BrokerConnection`: keeps one connection to the broker, and makes a new one when it is lost.
 //!
 //! The reconnect loop is our own: that a consumer's stream ended is a failure, never a quiet stop.
-//! Whoever uses the broker watches [`LinkWatch`] for the connection in force.
+//! Users of the broker watch [`LinkWatch`] for the connection in force.
 
-use super::layout::{Layout, NotYet, Presence};
-use super::message::Rulebook;
-use super::server_version::{self, ServerVersion};
-use super::shards::Shards;
+use super::server_version;
+use super::server_version::ServerVersion;
+use super::shard_assignment::{AssignShards, NotReady, ShardAssignment};
 use super::topology::Topology;
-use crate::config::LiveSettings;
 use crate::config::broker::BrokerSettings;
+use crate::event::Shards;
 use crate::metrics::Metrics;
 use crate::supervision::{Backoff, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use futures::StreamExt;
 use futures::future::try_join_all;
 use lapin::options::ConfirmSelectOptions;
-use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Channel, Connection, ConnectionProperties, Consumer, Event};
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, Event};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// Pause before looking again whether what there is to wait for is over.
+/// Pause before asking again whether the shards may be used.
 const WAIT: Duration = Duration::from_secs(1);
+/// Shown while the link is not yet of use to publishers.
+const DRAINING: &str = "the shards of the former layout are worked off first";
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a message is published to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    WorkQueue,
+    /// The queue of a shard.
+    Shard(usize),
+    /// The retry queue of a delay.
+    Retry(Duration),
+    DeadLetters,
+}
 
 /// Connections in force, with everything declared on them.
 pub struct Link {
     /// For consuming. A connection of its own: under an alarm the broker stops reading from those
     /// that publish, acknowledgements included, and the backlog could not shrink.
     pub consuming: Connection,
-    /// The channel to the work queue, in confirm mode, shared by all publishers: hundreds awaiting
-    /// their confirms on one channel measured faster than several channels.
-    pub publishing: Channel,
-    /// The channel to the retry queues.
-    pub retrying: Channel,
-    /// The channel to the dead-letter queue. Each destination has its own, because lapin gives a
-    /// returned message to the next confirm on its channel, whosever that is.
-    pub burying: Channel,
-    /// The channels to the shard queues, by shard, for the same reason.
-    pub sharding: Vec<Channel>,
-    /// This replica's place among those that share the shards.
-    presence: Option<Presence>,
-    replicas: AtomicUsize,
-    /// A message was returned: which one, the confirms on this link no longer say.
+    channels: PublishChannels,
+    assignment: Option<ShardAssignment>,
+    /// A message was returned: from then on the confirms on this link do not tell which one.
     returned: AtomicBool,
     publishing_connection: Connection,
     blocked: watch::Sender<bool>,
     suspect: Notify,
+}
+
+/// Channels in confirm mode. Each destination has its own, because lapin gives a returned message to
+/// the next confirm on its channel, whichever that is. All publishers share the channel of a
+/// destination: hundreds of confirms awaited on one channel measured faster than several channels.
+struct PublishChannels {
+    work: Channel,
+    retry: Channel,
+    dead_letters: Channel,
+    shards: Vec<Channel>,
+}
+
+impl PublishChannels {
+    async fn open(connection: &Connection, shards: usize) -> lapin::Result<Self> {
+        let confirming = async || {
+            let channel = connection.create_channel().await?;
+            let options = ConfirmSelectOptions::default();
+            channel.confirm_select(options).await?;
+            Ok::<_, lapin::Error>(channel)
+        };
+        Ok(Self {
+            work: confirming().await?,
+            retry: confirming().await?,
+            dead_letters: confirming().await?,
+            shards: try_join_all((0..shards).map(|_| confirming())).await?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Channel> {
+        [&self.work, &self.retry, &self.dead_letters]
+            .into_iter()
+            .chain(&self.shards)
+    }
 }
 
 impl Link {
@@ -66,27 +100,38 @@ impl Link {
         let _ = blocked.wait_for(|blocked| *blocked).await;
     }
 
-    /// Waits until the broker takes messages. On a link that is lost it may wait for ever.
+    /// Waits until the broker takes messages. On a lost link it may wait forever.
     pub async fn unblocked(&self) {
         let mut blocked = self.blocked.subscribe();
         let _ = blocked.wait_for(|blocked| !*blocked).await;
     }
 
+    /// The channel of a destination; `None` while nothing may be published to it.
+    pub(super) fn channel(&self, destination: Destination) -> Option<&Channel> {
+        let channels = &self.channels;
+        match destination {
+            Destination::WorkQueue | Destination::Shard(_) if self.is_draining() => None,
+            Destination::WorkQueue => Some(&channels.work),
+            Destination::Shard(shard) => channels.shards.get(shard),
+            Destination::Retry(_) => Some(&channels.retry),
+            Destination::DeadLetters => Some(&channels.dead_letters),
+        }
+    }
+
+    /// The shards to consume, if events keep an order or shards are left over from one.
+    pub fn assignment(&self) -> Option<&ShardAssignment> {
+        self.assignment.as_ref()
+    }
+
     /// The shards in force, if events keep an order.
     pub fn shards(&self) -> Option<Shards> {
-        self.presence.as_ref().map(|presence| presence.shards)
+        let in_force = self.assignment.as_ref().filter(|of| !of.draining);
+        in_force.map(|assignment| assignment.shards)
     }
 
-    /// How many replicas share the shards, this one among them, as of the last look.
-    pub fn replicas(&self) -> usize {
-        self.replicas.load(Ordering::Relaxed).max(1)
-    }
-
-    async fn count_replicas(&self) {
-        if let Some(presence) = &self.presence {
-            let replicas = presence.replicas(&self.consuming).await;
-            self.replicas.store(replicas, Ordering::Relaxed);
-        }
+    /// Whether shards are worked off, and nothing is published meanwhile.
+    pub fn is_draining(&self) -> bool {
+        self.assignment.as_ref().is_some_and(|of| of.draining)
     }
 
     /// Notes that a message was returned; from now on no confirm on this link is believed.
@@ -103,9 +148,9 @@ impl Link {
     fn is_connected(&self) -> bool {
         self.consuming.status().connected()
             && self.publishing_connection.status().connected()
-            && [&self.publishing, &self.retrying, &self.burying]
-                .into_iter()
-                .chain(&self.sharding)
+            && self
+                .channels
+                .all()
                 .all(|channel| channel.status().connected())
     }
 
@@ -128,35 +173,31 @@ impl Link {
 pub type LinkWatch = watch::Receiver<Option<Arc<Link>>>;
 
 /// What there is to wait for before there can be a link, beside the broker itself.
-pub type Waiting = watch::Receiver<Option<String>>;
+pub type ConnectionWaiters = watch::Receiver<Option<String>>;
 
 /// What the actor is wired to.
 #[derive(Clone)]
-pub struct Wiring {
-    /// Where and how.
+pub struct ConnectionParams {
     pub settings: BrokerSettings,
-    /// How foreign messages are read when they have to be moved.
-    pub live: LiveSettings,
-    /// What to declare.
     pub topology: Topology,
-    /// Metrics.
+    /// Assigns shards to each new link.
+    pub assigner: Arc<dyn AssignShards>,
     pub metrics: Arc<Metrics>,
 }
 
-/// The actor.
 pub struct BrokerConnection {
-    wiring: Wiring,
+    params: ConnectionParams,
     link: Arc<watch::Sender<Option<Arc<Link>>>>,
     waiting: Arc<watch::Sender<Option<String>>>,
 }
 
 impl BrokerConnection {
     /// The actor, not yet connected, where to watch for its link, and for what it waits for.
-    pub fn new(wiring: Wiring) -> (Self, LinkWatch, Waiting) {
+    pub fn new(params: ConnectionParams) -> (Self, LinkWatch, ConnectionWaiters) {
         let (link, watch) = watch::channel(None);
         let (waiting, waits_for) = watch::channel(None);
         let actor = Self {
-            wiring,
+            params,
             link: Arc::new(link),
             waiting: Arc::new(waiting),
         };
@@ -168,9 +209,9 @@ impl Actor for BrokerConnection {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let wiring = self.wiring.clone();
+        let params = self.params.clone();
         let (link, waiting) = (Arc::clone(&self.link), Arc::clone(&self.waiting));
-        ctx.spawn(async move { keep_connected(wiring, &link, &waiting).await }.into_actor(self));
+        ctx.spawn(async move { keep_connected(params, &link, &waiting).await }.into_actor(self));
     }
 }
 
@@ -178,21 +219,23 @@ impl Supervised for BrokerConnection {
     fn restarting(&mut self, _: &mut Self::Context) {
         // Dropping the link closes the connection, and the broker requeues what it had out.
         self.link.send_replace(None);
-        self.wiring.metrics.broker_connected.set(0);
+        self.params.metrics.broker_connected.set(0);
     }
 }
 
 async fn keep_connected(
-    wiring: Wiring,
+    params: ConnectionParams,
     link: &watch::Sender<Option<Arc<Link>>>,
     waiting: &watch::Sender<Option<String>>,
 ) {
-    let mut backoff = Backoff::new(wiring.settings.reconnect_min, wiring.settings.reconnect_max);
+    let mut backoff = Backoff::new(params.settings.reconnect_min, params.settings.reconnect_max);
     loop {
         failpoint::hit("broker_connection.connect");
-        let connected = connect(&wiring).await;
+        let connected = connect(&params).await;
         waiting.send_replace(match &connected {
-            Err(NotYet::Waiting(reason)) => Some(reason.clone()),
+            Err(NotReady::Waiting(reason)) => Some(reason.clone()),
+            Err(NotReady::Store(error)) => Some(format!("the store: {error}")),
+            Ok(link) if link.is_draining() => Some(DRAINING.to_owned()),
             _ => None,
         });
         match connected {
@@ -200,11 +243,11 @@ async fn keep_connected(
                 backoff.reset();
                 let new = Arc::new(new);
                 link.send_replace(Some(Arc::clone(&new)));
-                wiring.metrics.broker_connected.set(1);
+                params.metrics.broker_connected.set(1);
                 tracing::info!("connected to the broker");
-                lost(&new).await;
+                lost(&new, &*params.assigner).await;
                 link.send_replace(None);
-                wiring.metrics.broker_connected.set(0);
+                params.metrics.broker_connected.set(0);
                 if tokio::time::timeout(Duration::from_secs(1), new.close())
                     .await
                     .is_err()
@@ -212,21 +255,24 @@ async fn keep_connected(
                     tracing::debug!("the old connection does not close");
                 }
             }
-            Err(NotYet::Waiting(reason)) => {
+            Err(NotReady::Waiting(reason)) => {
                 tracing::warn!(reason, "connected to the broker, and waiting");
                 tokio::time::sleep(WAIT).await;
                 continue;
             }
-            Err(NotYet::Broker(error)) => {
+            Err(NotReady::Store(error)) => {
+                tracing::error!(%error, "cannot ask the store for the layout of the shards");
+            }
+            Err(NotReady::Broker(error)) => {
                 tracing::error!(%error, "cannot connect to the broker");
             }
         }
-        wiring.metrics.broker_failures.inc();
+        params.metrics.broker_failures.inc();
         tokio::time::sleep(backoff.next_pause()).await;
     }
 }
 
-/// Does it in time or not at all.
+/// Runs `work` with the connect timeout.
 async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
     let result = tokio::time::timeout(CONNECT_TIMEOUT, work).await;
     result.unwrap_or_else(|_| {
@@ -236,73 +282,35 @@ async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> lapin::Resu
     })
 }
 
-async fn connect(wiring: &Wiring) -> Result<Link, NotYet> {
-    let (consuming, publishing_connection, version) = in_time(open(wiring)).await?;
-    let rules = Rulebook::of(&wiring.live.get());
-    let layout = Layout {
-        topology: &wiring.topology,
-        consuming: &consuming,
-        publishing: &publishing_connection,
-        no_limit: version.is_some_and(ServerVersion::delivery_limit_can_be_switched_off),
-        rules: &rules,
-        metrics: &wiring.metrics,
-    };
-    // Without a time limit: it may have many messages to move.
-    let presence = layout.establish().await?;
-    let shards = presence.as_ref().map(|presence| presence.shards);
-    let confirming = async || {
-        let channel = publishing_connection.create_channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
-        Ok::<_, lapin::Error>(channel)
-    };
-    let channels = async {
-        let sharding = shards.into_iter().flat_map(Shards::all);
-        let sharding = try_join_all(sharding.map(|_| confirming())).await?;
-        Ok((
-            confirming().await?,
-            confirming().await?,
-            confirming().await?,
-            sharding,
-        ))
-    };
-    let (publishing, retrying, burying, sharding) = in_time(channels).await?;
-    let link = Link {
+async fn connect(params: &ConnectionParams) -> Result<Link, NotReady> {
+    let (consuming, publishing_connection) = in_time(open(params)).await?;
+    let assigning = params.assigner.assign(&consuming, &publishing_connection);
+    let assignment = assigning.await?;
+    let in_force = assignment.as_ref().filter(|of| !of.draining);
+    let shards = in_force.map_or(0, |of| usize::from(of.shards.count));
+    let channels = in_time(PublishChannels::open(&publishing_connection, shards)).await?;
+    Ok(Link {
         consuming,
-        publishing,
-        retrying,
-        burying,
-        sharding,
-        presence,
-        replicas: AtomicUsize::new(1),
+        channels,
+        assignment,
         returned: AtomicBool::new(false),
         publishing_connection,
         blocked: watch::Sender::new(false),
         suspect: Notify::new(),
-    };
-    link.count_replicas().await;
-    Ok(link)
+    })
 }
 
 /// Both connections, with everything declared.
-async fn open(wiring: &Wiring) -> lapin::Result<(Connection, Connection, Option<ServerVersion>)> {
-    let uri = uri(&wiring.settings)?;
-    let version = match uri.scheme {
-        AMQPScheme::AMQP => {
-            let (host, port) = (&uri.authority.host, uri.authority.port);
-            server_version::ask(host, port, Duration::from_secs(3)).await
-        }
-        // Over TLS the question would need a TLS stack of its own. Without an answer the queues are
-        // declared without a limit argument, which every version takes.
-        AMQPScheme::AMQPS => None,
-    };
+async fn open(params: &ConnectionParams) -> lapin::Result<(Connection, Connection)> {
+    let uri = uri(&params.settings)?;
+    // Without an answer the queues are declared without a limit argument, which every version takes.
+    let version = server_version::ask(&uri, Duration::from_secs(3)).await;
     log_version(version);
     let named = |name: &str| ConnectionProperties::default().with_connection_name(name.into());
     let consuming = Connection::connect_uri(uri.clone(), named("eclusa consuming")).await?;
-    wiring.topology.declare(&consuming, version).await?;
+    params.topology.declare(&consuming, version).await?;
     let publishing_connection = Connection::connect_uri(uri, named("eclusa publishing")).await?;
-    Ok((consuming, publishing_connection, version))
+    Ok((consuming, publishing_connection))
 }
 
 fn log_version(version: Option<ServerVersion>) {
@@ -314,7 +322,7 @@ fn log_version(version: Option<ServerVersion>) {
 
 /// Bytes of the largest AMQP frame: what RabbitMQ offers unless it is told otherwise. lapin keeps room for
 /// 64 of them a connection. Asked for from the beginning, that room is memory that costs nothing until
-/// it is used; when lapin first hears of the size from the broker it fills all of it with zeros.
+/// it is used; when lapin learns the size from the broker it fills all of it with zeros.
 const FRAME_MAX: u32 = 131_072;
 
 /// The URI with our heartbeat, and with the default virtual host where the path is a bare slash,
@@ -339,20 +347,22 @@ pub(crate) fn uri(settings: &BrokerSettings) -> lapin::Result<AMQPUri> {
     Ok(uri)
 }
 
-/// Completes when the link is of no more use, and says why in the log.
-async fn lost(link: &Link) {
+/// Completes when the link can no longer be used, and logs the reason.
+async fn lost(link: &Link, assigner: &dyn AssignShards) {
     let mut publishing = Box::pin(link.publishing_connection.events_listener());
     let mut consuming = Box::pin(link.consuming.events_listener());
-    let mut present = link
-        .presence
-        .as_ref()
-        .map(|presence| presence.consumer.clone());
+    let mut unassigned = std::pin::pin!(async {
+        match &link.assignment {
+            Some(assignment) => assigner.keep(assignment, &link.consuming).await,
+            None => std::future::pending().await,
+        }
+    });
     loop {
         let event = tokio::select! {
             event = publishing.next() => event,
             event = consuming.next() => event,
-            () = ended(&mut present) => {
-                tracing::error!("the number of shards is no longer in force; connecting anew");
+            reason = &mut unassigned => {
+                tracing::warn!(reason, "connecting anew");
                 return;
             }
             () = link.suspect.notified() => {
@@ -363,11 +373,6 @@ async fn lost(link: &Link) {
             () = tokio::time::sleep(Duration::from_secs(1)) => {
                 if !link.is_connected() {
                     tracing::error!("lost the connection to the broker");
-                    return;
-                }
-                let counted = tokio::time::timeout(CONNECT_TIMEOUT, link.count_replicas());
-                if counted.await.is_err() {
-                    tracing::error!("the broker does not answer; connecting anew");
                     return;
                 }
                 continue;
@@ -390,13 +395,5 @@ async fn lost(link: &Link) {
             Some(_) => {}
             None => return,
         }
-    }
-}
-
-/// Waits until a consumer that is sent no messages ends; for ever without one.
-async fn ended(consumer: &mut Option<Consumer>) {
-    match consumer {
-        Some(consumer) => while matches!(consumer.next().await, Some(Ok(_))) {},
-        None => std::future::pending().await,
     }
 }

@@ -1,33 +1,32 @@
-//! Dead letters on the wire: what the dead-letter queue holds of them, and how they are read from
-//! there, whether Eclusa put them there or the broker did.
+//! Dead letters as messages of the dead-letter queue: those that Eclusa publishes and those that the
+//! broker dead-letters itself.
 
-use super::message::{Bad, header};
-use super::publisher::{ATTEMPTS_HEADER, ERROR_HEADER, short};
+use super::contents::InvalidItem;
+use super::headers;
+use super::headers::{
+    ATTEMPTS_HEADER, CAUSE_HEADER, ERROR_HEADER, LETTER_HEADER, is_frame, letter_of, short, text,
+};
 use crate::config::broker::MissingId;
 use crate::event::{Cause, Event, frame, id, item};
-use crate::store::dead_letters::{DeadLetter, Failure};
+use crate::store::dead_letters::{DeadLetter, DeadLetterFailure};
 use chrono::{DateTime, SubsecRound, Utc};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// The letter's id: on the dead-letter queue, and on what a replay puts on the work queue.
-pub const LETTER_HEADER: &str = "eclusa-letter";
-/// Why it is there.
-const CAUSE: &str = "eclusa-cause";
 /// The queue it was taken from.
 const ORIGIN: &str = "eclusa-origin";
 const FAILED_AT: &str = "eclusa-failed-at";
 const SQLSTATE: &str = "eclusa-sqlstate";
 const EVENT_ID: &str = "eclusa-event-id";
 const EVENT_TYPE: &str = "eclusa-event-type";
-/// The message's own headers as JSON. Not as headers: `CC` would have the broker route a copy, and
-/// `x-death` would tell the broker's story of another message.
+/// The message's own headers as JSON. As headers, `CC` would have the broker route a copy, and
+/// `x-death` would describe another message.
 const HEADERS: &str = "eclusa-headers";
 /// Headers beyond this are left out: the broker bounds a message's header frame.
 const MAX_HEADERS: usize = 32 * 1024;
-/// In a letter's headers: its place in the array it was an item of.
+/// In a dead letter's headers: its index in the array it was an item of.
 pub const ITEM: &str = "eclusa-item";
 
 /// The dead letter of an event that had been read.
@@ -37,7 +36,7 @@ pub const ITEM: &str = "eclusa-item";
 pub fn of_event(
     event: &Event,
     letter: Option<Uuid>,
-    failure: Failure,
+    failure: DeadLetterFailure,
     origin: &str,
 ) -> Result<DeadLetter, serde_json::Error> {
     let mut encoder = frame::Encoder::default();
@@ -56,17 +55,16 @@ pub fn of_event(
 /// The dead letter of a message, or of an item of one, that is no event.
 pub fn of_unreadable(
     properties: &BasicProperties,
-    bad: Bad,
+    bad: InvalidItem,
     origin: &str,
     missing_id: MissingId,
 ) -> DeadLetter {
-    let property = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
     let letter = id_of(properties, &bad.body, bad.item, missing_id);
     let mut headers = headers_of(properties);
     if let Some(item) = bad.item {
         headers.insert(ITEM.to_owned(), item.into());
     }
-    let failure = Failure {
+    let failure = DeadLetterFailure {
         at: item::now(),
         cause: bad.cause.as_str().to_owned(),
         error: bad.error,
@@ -82,8 +80,8 @@ pub fn of_unreadable(
     }
 }
 
-/// The dead letter of a message, or of an item of it: the same each time it is delivered, as far as
-/// anything tells it from other messages.
+/// The id of the dead letter of a message or of an item of it: the same for each delivery, as far as
+/// the message can be told from others.
 pub fn id_of(
     properties: &BasicProperties,
     body: &[u8],
@@ -100,31 +98,10 @@ pub fn id_of(
         None if is_frame(properties) || missing_id == MissingId::Content => {
             id::of_failed_message("", item, body)
         }
-        // Equal messages without an id are as many events: rather one letter twice than two lost
-        // in one.
+        // Equal messages without an id are as many events: better two dead letters of one than one
+        // of two.
         None => id::fresh(),
     }
-}
-
-/// The dead letter that a message was, or is. On the messages of others the header means nothing:
-/// they must not end in somebody else's letter.
-pub fn letter_of(properties: &BasicProperties) -> Option<Uuid> {
-    if !is_frame(properties) && !is_of_eclusa(properties) {
-        return None;
-    }
-    let headers = properties.headers().as_ref()?;
-    Uuid::try_parse(&text(headers, LETTER_HEADER)?).ok()
-}
-
-/// Whether Eclusa put the message onto the dead-letter queue, and not the broker.
-pub fn is_of_eclusa(properties: &BasicProperties) -> bool {
-    let headers = properties.headers().as_ref();
-    headers.is_some_and(|headers| headers.inner().contains_key(CAUSE))
-}
-
-/// Whether a message is a frame of Eclusa's own, of whatever version.
-pub fn is_frame(properties: &BasicProperties) -> bool {
-    header(properties, frame::VERSION_HEADER).is_some()
 }
 
 /// A message's headers as JSON.
@@ -132,7 +109,7 @@ pub fn headers_of(properties: &BasicProperties) -> Map<String, Value> {
     properties.headers().as_ref().map(map).unwrap_or_default()
 }
 
-/// The properties under which a letter's body was a message, as far as reading it needs them.
+/// The properties that reading a dead letter's body as a message needs.
 pub fn properties_of(letter: &DeadLetter) -> BasicProperties {
     let mut headers = FieldTable::default();
     if letter.frame {
@@ -148,7 +125,7 @@ pub fn properties_of(letter: &DeadLetter) -> BasicProperties {
     }
 }
 
-/// A letter as a message for the dead-letter queue.
+/// A dead letter as a message for the dead-letter queue.
 pub(super) fn properties(letter: &DeadLetter) -> BasicProperties {
     let mut headers = FieldTable::default();
     let mut set = |name: &str, value: &str| {
@@ -156,7 +133,7 @@ pub(super) fn properties(letter: &DeadLetter) -> BasicProperties {
     };
     let failure = &letter.failure;
     set(LETTER_HEADER, &letter.id.to_string());
-    set(CAUSE, &failure.cause);
+    set(CAUSE_HEADER, &failure.cause);
     set(ERROR_HEADER, &short(&failure.error));
     set(ORIGIN, &letter.origin);
     set(FAILED_AT, &frame::rfc3339(failure.at));
@@ -202,14 +179,11 @@ pub(super) fn properties(letter: &DeadLetter) -> BasicProperties {
     properties
 }
 
-/// A message of the dead-letter queue as a letter.
+/// A message of the dead-letter queue as a dead letter.
 pub fn read(body: Vec<u8>, properties: &BasicProperties, missing_id: MissingId) -> DeadLetter {
     let headers = properties.headers().clone().unwrap_or_default();
     let id = id_of(properties, &body, None, missing_id);
-    let property = |value: &Option<lapin::types::ShortString>| {
-        value.as_ref().map(|value| value.as_str().to_owned())
-    };
-    let letter = match text(&headers, CAUSE) {
+    let letter = match text(&headers, CAUSE_HEADER) {
         Some(cause) => of_eclusa(id, cause, &headers, body),
         None => of_broker(id, &headers, body),
     };
@@ -226,12 +200,12 @@ fn of_eclusa(id: Uuid, cause: String, headers: &FieldTable, body: Vec<u8>) -> De
     let at = text(headers, FAILED_AT)
         .and_then(|at| DateTime::parse_from_rfc3339(&at).ok())
         .map_or_else(item::now, |at| at.with_timezone(&Utc));
-    let failure = Failure {
+    let failure = DeadLetterFailure {
         at,
         cause,
         error: text(headers, ERROR_HEADER).unwrap_or_default(),
         sqlstate: text(headers, SQLSTATE),
-        attempts: count(headers, ATTEMPTS_HEADER),
+        attempts: headers::attempts(headers),
     };
     let origin = text(headers, ORIGIN).unwrap_or_default();
     DeadLetter {
@@ -244,7 +218,7 @@ fn of_eclusa(id: Uuid, cause: String, headers: &FieldTable, body: Vec<u8>) -> De
     }
 }
 
-/// What the broker dead-lettered itself, or somebody else put there.
+/// A message that the broker dead-lettered itself, or that another publisher put there.
 fn of_broker(id: Uuid, headers: &FieldTable, body: Vec<u8>) -> DeadLetter {
     // The newest entry comes first.
     let death = match headers.inner().get("x-death") {
@@ -268,16 +242,16 @@ fn of_broker(id: Uuid, headers: &FieldTable, body: Vec<u8>) -> DeadLetter {
         .unwrap_or(Cause::Unknown);
     let error = match (&reason, &origin) {
         (Some(reason), Some(queue)) => {
-            format!("the broker put it aside from the queue {queue}: {reason}")
+            format!("the broker dead-lettered it from the queue {queue}: {reason}")
         }
-        _ => "it came onto the dead-letter queue without a word why".to_owned(),
+        _ => "it is on the dead-letter queue without a cause".to_owned(),
     };
-    let failure = Failure {
+    let failure = DeadLetterFailure {
         at: at.unwrap_or_else(Utc::now).trunc_subsecs(6),
         cause: cause.as_str().to_owned(),
         error,
         sqlstate: None,
-        attempts: count(headers, ATTEMPTS_HEADER),
+        attempts: headers::attempts(headers),
     };
     DeadLetter {
         headers: map(headers),
@@ -294,19 +268,8 @@ fn version(letter: &DeadLetter) -> i64 {
         .unwrap_or(frame::VERSION)
 }
 
-fn text(headers: &FieldTable, name: &str) -> Option<String> {
-    match headers.inner().get(name)? {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
-        _ => None,
-    }
-}
-
-fn count(headers: &FieldTable, name: &str) -> u32 {
-    let properties = BasicProperties::default().with_headers(headers.clone());
-    header(&properties, name)
-        .and_then(|count| u32::try_from(count).ok())
-        .unwrap_or(0)
+fn property(value: &Option<ShortString>) -> Option<String> {
+    value.as_ref().map(|value| value.as_str().to_owned())
 }
 
 fn map(headers: &FieldTable) -> Map<String, Value> {
@@ -341,4 +304,93 @@ fn json(value: &AMQPValue) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use lapin::types::FieldArray;
+
+    fn long(text: &str) -> AMQPValue {
+        AMQPValue::LongString(text.into())
+    }
+
+    fn letter() -> DeadLetter {
+        let failure = DeadLetterFailure {
+            at: item::now(),
+            cause: "poison".to_owned(),
+            error: "refused".to_owned(),
+            sqlstate: Some("23514".to_owned()),
+            attempts: 2,
+        };
+        let mut headers = Map::new();
+        headers.insert("CC".to_owned(), vec!["elsewhere"].into());
+        headers.insert(frame::VERSION_HEADER.to_owned(), 2.into());
+        DeadLetter {
+            event_id: Some(Uuid::new_v4()),
+            event_type: Some("order.placed".to_owned()),
+            content_type: Some("application/json".to_owned()),
+            message_id: Some("m-1".to_owned()),
+            frame: true,
+            headers,
+            ..DeadLetter::new(Uuid::now_v7(), failure, "eclusa.events", b"[1]".to_vec())
+        }
+    }
+
+    #[test]
+    fn a_letter_comes_back_from_the_queue_as_it_went() {
+        let letter = letter();
+        let properties = properties(&letter);
+        let headers = properties.headers().clone().unwrap();
+        assert!(
+            headers.inner().get("CC").is_none(),
+            "the broker would act on it"
+        );
+        let back = read(letter.body.clone(), &properties, MissingId::Random);
+        assert_eq!(back, letter);
+        assert_eq!(
+            headers::integer(&properties_of(&back), frame::VERSION_HEADER),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn what_the_broker_put_aside_says_why_and_is_one_letter_however_often_it_comes() {
+        let mut death = FieldTable::default();
+        death.insert("reason".into(), long("expired"));
+        death.insert("queue".into(), long("eclusa.events"));
+        death.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
+        let mut headers = FieldTable::default();
+        let deaths = FieldArray::from(vec![AMQPValue::FieldTable(death)]);
+        headers.insert("x-death".into(), AMQPValue::FieldArray(deaths));
+        let properties = BasicProperties::default()
+            .with_headers(headers)
+            .with_message_id("m-1".into());
+        let first = read(b"{}".to_vec(), &properties, MissingId::Random);
+        assert_eq!(first.failure.cause, "expired");
+        assert_eq!(first.origin, "eclusa.events");
+        assert_eq!(first.failure.at.timestamp(), 1_700_000_000);
+        assert_eq!(first.headers["x-death"][0]["reason"], "expired");
+        assert_eq!(first, read(b"{}".to_vec(), &properties, MissingId::Random));
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_the_same_message_is_the_same_letter() {
+        let none = BasicProperties::default();
+        let named = none.clone().with_message_id("m-1".into());
+        let id =
+            |properties, body: &[u8], item, missing_id| id_of(properties, body, item, missing_id);
+        let random = MissingId::Random;
+        assert_eq!(
+            id(&named, b"a", Some(1), random),
+            id(&named, b"a", Some(1), random)
+        );
+        assert_ne!(
+            id(&named, b"a", Some(1), random),
+            id(&named, b"a", Some(2), random)
+        );
+        assert_ne!(id(&none, b"a", None, random), id(&none, b"a", None, random));
+        let content = MissingId::Content;
+        assert_eq!(
+            id(&none, b"a", None, content),
+            id(&none, b"a", None, content)
+        );
+    }
+}

@@ -24,7 +24,7 @@ pub fn kind_of_reply(reply: &AMQPError) -> ErrorKind {
     match reply.kind() {
         AMQPErrorKind::Soft(soft) => match soft {
             AMQPSoftError::CONTENTTOOLARGE => ErrorKind::Poison,
-            // Not found, no rights, other arguments, locked by somebody, no route or consumer.
+            // Not found, no rights, other arguments, locked, no route or consumer.
             _ => ErrorKind::Operator,
         },
         AMQPErrorKind::Hard(hard) => match hard {

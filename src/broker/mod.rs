@@ -1,22 +1,19 @@
-//! RabbitMQ: the connection and its loss, what is declared there, publishing with confirms, and
-//! reading what others have published.
+//! RabbitMQ: connecting, declaring queues, publishing with confirms, and decoding messages.
 
-pub mod channel_ledger;
-pub mod claim;
 pub mod connection;
+pub mod contents;
 pub mod dead_letter;
 pub mod error;
-pub mod layout;
+mod foreign_message;
+pub mod headers;
 pub mod message;
-mod moving;
-pub mod ordered_consumer;
+pub mod outgoing_frame;
 pub mod publisher;
 pub mod server_version;
-pub mod shards;
-pub mod sorting;
+pub mod sessions;
+pub mod shard_assignment;
 pub mod topology;
-pub mod window;
 
-pub use connection::{BrokerConnection, Link, LinkWatch};
+pub use connection::{BrokerConnection, Destination, Link, LinkWatch};
+pub use outgoing_frame::{FrameBounds, OutgoingFrame};
 pub use publisher::{PublishError, Publisher};
-pub use shards::Shards;

@@ -1,13 +1,18 @@
-//! Which broker is at the other end, asked before the real connection is made.
+//! The broker's version, asked before the real connection is made.
 //!
 //! Versions differ in what a queue argument means (`x-delivery-limit = -1` is "none" on 4.0 and
-//! later and "at once" on 3.10), and lapin keeps the server's properties to itself. So a throwaway
-//! connection reads the one frame in which the broker introduces itself (AMQP 0-9-1, section
-//! 2.2.4: protocol header, then `connection.start`).
+//! later and "at once" on 3.10), and lapin does not expose the server's properties. So a connection
+//! of its own, made by lapin's TCP and TLS stack, reads the first frame that the broker sends (AMQP
+//! 0-9-1, section 2.2.4: protocol header, then `connection.start`).
 
+use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use lapin::protocol;
+use lapin::protocol::AMQPClass;
+use lapin::protocol::connection::AMQPMethod;
+use lapin::tcp::AMQPUriTcpExt;
+use lapin::types::AMQPValue;
+use lapin::uri::AMQPUri;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Major and minor version of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,8 +23,6 @@ pub struct ServerVersion {
     pub minor: u32,
 }
 
-/// Method frame, channel 0, class 10 (connection), method 10 (start).
-const START: [u8; 4] = [0, 10, 0, 10];
 /// No `connection.start` is anywhere near this long.
 const MAX_FRAME: usize = 64 * 1024;
 
@@ -30,21 +33,23 @@ impl ServerVersion {
     }
 }
 
-/// Asks a broker that speaks plain TCP. `None` when it does not say, or says it in another shape.
-pub async fn ask(host: &str, port: u16, patience: Duration) -> Option<ServerVersion> {
-    tokio::time::timeout(patience, async {
-        let mut stream = TcpStream::connect((host, port)).await.ok()?;
+/// Asks the broker, with TLS where the URI says so. `None` when it does not answer in time, or gives
+/// no version.
+pub async fn ask(uri: &AMQPUri, timeout: Duration) -> Option<ServerVersion> {
+    let asking = async {
+        let runtime = lapin::runtime::default_runtime().ok()?;
+        let mut stream = uri.connect_async(&runtime).await.ok()?;
         stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
+        stream.flush().await.ok()?;
         read_version(&mut stream).await
-    })
-    .await
-    .ok()
-    .flatten()
+    };
+    tokio::time::timeout(timeout, asking).await.ok().flatten()
 }
 
-async fn read_version(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<ServerVersion> {
+async fn read_version(stream: &mut (impl AsyncRead + Unpin)) -> Option<ServerVersion> {
     let mut head = [0; 7];
     stream.read_exact(&mut head).await.ok()?;
+    // A method frame on channel 0, and its length.
     let [1, 0, 0, a, b, c, d] = head else {
         return None;
     };
@@ -52,23 +57,22 @@ async fn read_version(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<Server
     if length > MAX_FRAME {
         return None;
     }
-    let mut frame = vec![0; length];
-    stream.read_exact(&mut frame).await.ok()?;
-    version_in(&frame)
+    let mut method = vec![0; length];
+    stream.read_exact(&mut method).await.ok()?;
+    version_in(&method)
 }
 
-/// Finds the field `version` in the server's properties: its name as a short string, then a long
-/// string.
-fn version_in(frame: &[u8]) -> Option<ServerVersion> {
-    const FIELD: &[u8] = b"\x07versionS";
-    let rest = frame.strip_prefix(&START)?;
-    let at = rest
-        .windows(FIELD.len())
-        .position(|window| window == FIELD)?;
-    let value = rest.get(at + FIELD.len()..)?;
-    let length = u32::from_be_bytes(value.get(..4)?.try_into().ok()?) as usize;
-    let text = std::str::from_utf8(value.get(4..4 + length)?).ok()?;
-    let mut parts = text.split('.').map(|part| part.parse().ok());
+fn version_in(method: &[u8]) -> Option<ServerVersion> {
+    let (_, method) = protocol::parse_class(method).ok()?;
+    let AMQPClass::Connection(AMQPMethod::Start(start)) = method else {
+        return None;
+    };
+    let properties = start.server_properties.inner();
+    let Some(AMQPValue::LongString(version)) = properties.get("version") else {
+        return None;
+    };
+    let version = version.to_string();
+    let mut parts = version.split('.').map(|part| part.parse().ok());
     Some(ServerVersion {
         major: parts.next()??,
         minor: parts.next()??,
@@ -81,20 +85,27 @@ mod tests {
 
     #[test]
     fn the_version_is_found_among_the_properties() {
-        let mut frame = START.to_vec();
-        frame.extend_from_slice(b"\x00\x09\x00\x00\x00\x40\x07productS\x00\x00\x00\x08RabbitMQ");
-        frame.extend_from_slice(b"\x07versionS\x00\x00\x00\x063.10.8\x08platformS");
-        assert_eq!(
-            version_in(&frame),
-            Some(ServerVersion {
-                major: 3,
-                minor: 10
-            })
-        );
+        let start = |properties: &[u8]| {
+            let length = u32::try_from(properties.len()).unwrap().to_be_bytes();
+            // Class, method, protocol version, properties, mechanisms, locales.
+            let parts: [&[u8]; 6] = [
+                &[0, 10, 0, 10],
+                &[0, 9],
+                &length,
+                properties,
+                b"\x00\x00\x00\x05PLAIN",
+                b"\x00\x00\x00\x05en_US",
+            ];
+            version_in(&parts.concat())
+        };
+        let (major, minor) = (3, 10);
+        let product = b"\x07productS\x00\x00\x00\x08RabbitMQ";
+        let version = b"\x07versionS\x00\x00\x00\x063.10.8";
+        let found = start(&[product.as_slice(), version].concat());
+        assert_eq!(found, Some(ServerVersion { major, minor }));
+        assert_eq!(start(product), None);
+        assert_eq!(start(b"\x07versionS\x00\x00\x00\x04four"), None);
+        assert_eq!(start(b"\x07versionS\x00\xff\xff\xff"), None);
         assert_eq!(version_in(b"nonsense"), None);
-        assert_eq!(
-            version_in(b"\x00\x0a\x00\x0a\x07versionS\x00\xff\xff\xff"),
-            None
-        );
     }
 }

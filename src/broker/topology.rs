@@ -8,16 +8,16 @@
 //! ```
 //!
 //! With `broker.order = "user"` the work queue is the inbox of foreign publishers, and Eclusa
-//! publishes to the shard queues ([`super::shards`]); the shards in force are the business of
-//! [`super::layout`].
+//! publishes to the shard queues ([`Shards`]); which layout of them is in force is up to
+//! [`crate::broker::shard_assignment`].
 //!
 //! All queues are quorum queues. What exists with other arguments is adopted as it is, with a
-//! warning: it holds somebody's messages.
+//! warning: it may hold messages.
 
+use super::outgoing_frame::FrameBounds;
 use super::server_version::ServerVersion;
-use super::shards::Shards;
-use super::sorting::Bounds;
 use crate::config::broker::{BrokerSettings, DEFAULT_QUEUE};
+use crate::event::Shards;
 use futures::future::try_join_all;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
@@ -41,7 +41,6 @@ impl Topology {
         }
     }
 
-    /// The work queue.
     pub fn queue(&self) -> &str {
         &self.settings.queue
     }
@@ -49,22 +48,21 @@ impl Topology {
     /// The shards of the settings; none without an order.
     pub fn shards(&self) -> Option<Shards> {
         let settings = &self.settings;
-        settings.is_ordered().then(|| Shards {
+        settings.is_ordered().then_some(Shards {
             count: settings.shards,
-            prefetch: settings.shard_prefetch(),
+            prefetch: settings.shard_prefetch,
         })
     }
 
     /// How large a frame may be.
-    pub fn bounds(&self) -> Bounds {
+    pub fn bounds(&self) -> FrameBounds {
         let bytes = self.settings.max_message_bytes.as_u64();
-        Bounds {
+        FrameBounds {
             events: self.settings.max_frame_events,
             bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
         }
     }
 
-    /// The dead-letter queue.
     pub fn dead_letter_queue(&self) -> &str {
         &self.settings.dead_letter_queue
     }
@@ -145,9 +143,9 @@ impl Topology {
         channel.close(200, "declared".into()).await
     }
 
-    /// Declares shard queues. Each has one active consumer at a time, as a second net beneath
-    /// [`super::claim`].
-    pub(super) async fn declare_shards(
+    /// Declares shard queues. Each has one active consumer at a time, in addition to the lock that its
+    /// consumer takes.
+    async fn declare_shards(
         &self,
         connection: &Connection,
         shards: Shards,
@@ -175,7 +173,8 @@ fn quorum(no_delivery_limit: bool) -> FieldTable {
     arguments
 }
 
-/// At-least-once, so that nothing is lost between the two queues; it asks for reject-publish.
+/// Sets the dead-letter arguments of a queue. The strategy `at-least-once` loses no message between the
+/// two queues; it requires the overflow behaviour `reject-publish`.
 fn dead_letter_to(arguments: &mut FieldTable, exchange: &str, key: Option<&str>) {
     arguments.insert("x-dead-letter-exchange".into(), text(exchange));
     if let Some(key) = key {

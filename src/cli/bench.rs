@@ -1,228 +1,90 @@
 //! `eclusa bench`
 
-use super::{GlobalArgs, output};
-use crate::bench::http::Target;
-use crate::bench::load::Load;
-use crate::bench::plan::{Plan, Profile, Scenario};
-use crate::bench::{self, against, body};
-use anyhow::{Context as _, bail};
-use clap::Args;
-use serde::Serialize;
-use std::path::PathBuf;
+use super::GlobalArgs;
+use crate::broker::server_version;
+use crate::broker::topology::Topology;
+use crate::config::{Sources, THROUGHPUT};
+use crate::retry::policy;
+use crate::store::postgres::{PostgresOptions, connect_alone};
+use eclusa_bench::{BenchArgs, Expected, HandlerArgs, Program, Servers};
+use futures::FutureExt as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Events in an array when only a running server is driven: single ones.
-const SINGLE: usize = 0;
+/// A statement of the bench may take longer than one of the server, such as one that deletes much.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the broker may take to say its version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Options of `bench`.
-#[derive(Args)]
-pub struct BenchArgs {
-    /// What to measure (default: all that the servers in the settings allow, but grown)
-    #[arg(value_enum)]
-    scenarios: Vec<Scenario>,
-    /// Connections of the load generator (default: 64 with single events, 16 with arrays)
-    #[arg(long, value_name = "NUMBER")]
-    connections: Option<usize>,
-    /// Threads of the load generator
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    threads: usize,
-    /// Send so many events a second, whatever the answers do, and count each answer's time from when
-    /// its request was due (default: each connection sends as soon as it is answered)
-    #[arg(long, value_name = "EVENTS")]
-    rate: Option<f64>,
-    /// Events in a request as an array; 0 is one event alone (default: by scenario)
-    #[arg(long, value_name = "EVENTS")]
-    array: Option<usize>,
-    /// How long each measurement takes
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    duration: Duration,
-    /// Most events of a measurement; in drain the messages that wait (default there: 500000)
-    #[arg(long, value_name = "NUMBER")]
-    events: Option<u64>,
-    /// Load before each measurement, not counted
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
-    warmup: Duration,
-    /// How often everything is measured; medians count
-    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
-    runs: usize,
-    /// Bytes of an event
-    #[arg(long, value_name = "BYTES", default_value_t = body::DEFAULT_BYTES)]
-    payload_bytes: usize,
-    /// Settings the server under test starts from; --set goes over them
-    #[arg(long, value_enum, default_value = "throughput")]
-    profile: Profile,
-    /// How long the store is cut off in outage
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
-    stopped: Duration,
-    /// Measure only the parts alone
-    #[arg(long, conflicts_with = "no_yardsticks")]
-    only_yardsticks: bool,
-    /// Do not measure the parts alone; there are no bounds then
-    #[arg(long)]
-    no_yardsticks: bool,
-    /// Folder for SQLite files and logs meanwhile (default: the system's for temporary files)
-    #[arg(long, value_name = "FOLDER")]
-    folder: Option<PathBuf>,
-    /// Write the report as JSON to this file, or to standard output (-) instead of the tables
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Only send load to this server, which runs already, such as http://127.0.0.1:3000. It keeps
-    /// the events
-    #[arg(long, value_name = "URL", conflicts_with = "scenarios")]
-    url: Option<String>,
-    /// API key for that server
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "ECLUSA_API_KEY",
-        hide_env_values = true
-    )]
-    key: Option<String>,
-    /// How many of the accepted events that server is asked for afterwards
-    #[arg(long, value_name = "NUMBER", default_value_t = 1_000)]
-    sample: usize,
-}
-
-/// Options of the process that the bare handler is.
-#[derive(Args)]
-pub struct HandlerArgs {
-    /// Worker threads
-    #[arg(long)]
-    workers: usize,
-}
-
-/// Measures, and prints what came of it. Fails when an accepted event is missing or stored twice.
-pub fn run(global: &GlobalArgs, args: BenchArgs) -> anyhow::Result<ExitCode> {
-    check(&args)?;
-    super::block_on(async {
-        if let Some(url) = &args.url {
-            return drive(url, &args).await;
+/// What the bench needs to know of this program.
+const PROGRAM: Program = Program {
+    version: env!("CARGO_PKG_VERSION"),
+    throughput: THROUGHPUT,
+    expect,
+    connect: |url| {
+        async move {
+            let options = PostgresOptions {
+                statement_timeout: STATEMENT_TIMEOUT,
+                ..PostgresOptions::new(url)
+            };
+            Ok(connect_alone(&options).await?)
         }
-        let settings = servers(global).sources(Vec::new()).load()?;
-        let (store, broker) = (&settings.store.url, &settings.broker.url);
-        let scenarios = match &args.scenarios[..] {
-            [] => Scenario::default_for(!store.is_empty(), !broker.is_empty()),
-            named => named.to_vec(),
-        };
-        let plan = Plan {
-            scenarios,
-            connections: args.connections,
-            array: args.array,
-            rate: args.rate,
-            duration: args.duration,
-            events: args.events,
-            warmup: args.warmup,
-            runs: args.runs,
-            threads: args.threads,
-            event_bytes: args.payload_bytes,
-            stopped: args.stopped,
-            yardsticks: !args.no_yardsticks,
-            paths: !args.only_yardsticks,
-            profile: args.profile,
-            set: global.set.clone(),
-            folder: args.folder.clone().unwrap_or_else(std::env::temp_dir),
-        };
-        let report = bench::run(plan, &settings).await?;
-        print(&args, &report, || report.table())?;
-        Ok(verdict(report.verified))
-    })
+        .boxed()
+    },
+    broker_version: |url| {
+        async move {
+            let uri: lapin::uri::AMQPUri = url.parse().ok()?;
+            let version = server_version::ask(&uri, VERSION_TIMEOUT).await?;
+            Some(format!("{}.{}", version.major, version.minor))
+        }
+        .boxed()
+    },
+};
+
+/// Measures, and prints the report. Fails when an accepted event is missing or stored twice.
+pub fn run(global: &GlobalArgs, args: BenchArgs) -> anyhow::Result<ExitCode> {
+    super::block_on(args.run(|| servers(global), global.set.clone(), PROGRAM))
+}
+
+/// Runs the bare handler until its parent is gone.
+pub fn run_handler(args: HandlerArgs) -> anyhow::Result<ExitCode> {
+    super::block_on(args.run())
 }
 
 /// Of what is set on the command line only where the servers are. The rest is for the server under
 /// test, whose profile it must agree with, and not this installation's settings.
-fn servers(global: &GlobalArgs) -> GlobalArgs {
-    let mut servers = global.clone();
-    servers
+fn servers(global: &GlobalArgs) -> anyhow::Result<Servers> {
+    let mut global = global.clone();
+    global
         .set
         .retain(|(key, _)| key == "store.url" || key == "broker.url");
-    servers
+    let settings = global.sources(Vec::new()).load()?;
+    Ok(Servers {
+        store: settings.store.url,
+        broker: settings.broker.url,
+    })
 }
 
-/// Runs the bare handler until its parent is gone.
-pub fn run_handler(args: &HandlerArgs) -> anyhow::Result<ExitCode> {
-    super::block_on(bench::yardsticks::handler::serve(args.workers))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn drive(url: &str, args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    let array = args.array.unwrap_or(SINGLE);
-    let load = Load {
-        target: Target::of_url(url, args.key.clone()).await?,
-        connections: args.connections.unwrap_or(64),
-        threads: args.threads,
-        array,
-        event_bytes: args.payload_bytes,
-        rate: args.rate.map(|rate| rate / array.max(1) as f64),
-        duration: args.duration,
-        requests: args
-            .events
-            .map_or(u64::MAX, |events| events.div_ceil(array.max(1) as u64)),
-    };
-    let against = against::run(&load, args.warmup, args.sample).await?;
-    print(args, &against, || against.table())?;
-    Ok(verdict(against.holds()))
-}
-
-fn check(args: &BenchArgs) -> anyhow::Result<()> {
-    let positive = [
-        ("--connections", args.connections.unwrap_or(1)),
-        ("--threads", args.threads),
-        ("--runs", args.runs),
-        (
-            "--events",
-            args.events.map_or(1, |events| events.min(1) as usize),
-        ),
+fn expect(text: &str, flags: &[(String, String)]) -> anyhow::Result<Expected> {
+    let settings = Sources::from_text(text).with_flags(flags.to_vec()).load()?;
+    let delays = policy::delays(&settings.retry);
+    let topology = Topology::new(&settings.broker, delays.clone());
+    let mut queues = vec![
+        topology.queue().to_owned(),
+        topology.dead_letter_queue().to_owned(),
     ];
-    for (name, value) in positive {
-        if value == 0 {
-            bail!("{name} must be at least 1");
-        }
+    queues.extend(delays.into_iter().map(|delay| topology.retry_queue(delay)));
+    if let Some(shards) = topology.shards() {
+        let names = shards.all();
+        queues.extend(names.map(|shard| shards.queue(topology.queue(), shard)));
     }
-    if args
-        .rate
-        .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
-    {
-        bail!("--rate must be more than 0");
-    }
-    if args.threads > 16 {
-        bail!("--threads must be at most 16");
-    }
-    if args.connections.unwrap_or(1) > 4_096 {
-        bail!("--connections must be at most 4096");
-    }
-    if args.duration.is_zero() {
-        bail!("--duration must be longer than nothing");
-    }
-    Ok(())
-}
-
-fn print(
-    args: &BenchArgs,
-    report: &impl Serialize,
-    table: impl FnOnce() -> String,
-) -> anyhow::Result<()> {
-    let json = || serde_json::to_string_pretty(report).map(|text| text + "\n");
-    match &args.json {
-        Some(file) if file.as_os_str() == "-" => {
-            output::write(&json()?)?;
-        }
-        Some(file) => {
-            std::fs::write(file, json()?)
-                .with_context(|| format!("cannot write {}", file.display()))?;
-            output::write(&table())?;
-        }
-        None => {
-            output::write(&table())?;
-        }
-    }
-    Ok(())
-}
-
-fn verdict(holds: bool) -> ExitCode {
-    if holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    Ok(Expected {
+        workers: settings.http.workers,
+        sqlite_file: settings.sqlite_file(),
+        queues,
+        exchanges: vec![
+            settings.broker.exchange,
+            settings.broker.dead_letter_exchange,
+        ],
+    })
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 pub fn run(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let settings = global.sources(Vec::new()).load()?;
     logging::start(&settings.log)?;
-    let applied = super::block_on(app::store::migrate(&settings))?;
+    let applied = crate::cli::block_on(app::store::migrate(&settings))?;
     if applied.is_empty() {
         println!("The tables are up to date.");
     } else {

@@ -1,5 +1,6 @@
 //! The command line.
 
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod config;
 pub mod dlq;
@@ -7,16 +8,20 @@ pub mod events;
 pub mod migrate;
 mod output;
 pub mod serve;
+mod server;
 mod table;
 
+use crate::app;
 use crate::config::broker::BrokerSettings;
 use crate::config::{Mode, Settings, Sources};
+use crate::store::Store;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-/// Event processor: events in over HTTP and AMQP, durable before the caller hears yes, batched, and
+/// Event processor: accepts events over HTTP and AMQP, durable before the answer, batched, and
 /// written to PostgreSQL or SQLite exactly once.
 ///
 /// Without a command it serves. Without settings it serves on 127.0.0.1:3000 and keeps its events
@@ -57,8 +62,8 @@ impl GlobalArgs {
         Sources::from_process(self.config.clone(), all)
     }
 
-    /// For commands with a progress bar, which reports of single batches would break: who wants
-    /// them says so.
+    /// For commands with a progress bar, which the log lines of batches would break; --log brings
+    /// them back.
     fn quiet(&self) -> Vec<(String, String)> {
         if self.log.is_none() && std::env::var_os("ECLUSA_LOG").is_none() {
             vec![("log.filter".to_owned(), "warn".to_owned())]
@@ -68,7 +73,7 @@ impl GlobalArgs {
     }
 }
 
-/// The settings with the broker left out, for a command that works straight on the store.
+/// The settings without the broker, for a command that works on the store directly.
 fn direct(mut settings: Settings) -> anyhow::Result<Settings> {
     if settings.mode() == Mode::Full {
         let defaults = Sources::from_text("").load()?;
@@ -79,6 +84,13 @@ fn direct(mut settings: Settings) -> anyhow::Result<Settings> {
         settings.set_mode(Mode::Database);
     }
     Ok(settings)
+}
+
+/// Opens the store for reading, without migrating it: a query changes nothing.
+async fn open_for_reading(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    let mut settings = settings.clone();
+    settings.store.migrate = false;
+    app::store::open(&settings).await
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -103,10 +115,12 @@ enum Command {
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
     /// Measure what this machine can do with Eclusa, and verify that nothing is lost
-    Bench(bench::BenchArgs),
+    #[cfg(feature = "bench")]
+    Bench(eclusa_bench::BenchArgs),
     /// The bare handler that bench compares with
+    #[cfg(feature = "bench")]
     #[command(hide = true)]
-    BenchHandler(bench::HandlerArgs),
+    BenchHandler(eclusa_bench::HandlerArgs),
     /// Print completions for a shell: eclusa completions bash > /etc/bash_completion.d/eclusa
     Completions {
         /// The shell
@@ -114,9 +128,19 @@ enum Command {
     },
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    // Without a command these are the options of `serve`; before another one they would be ignored.
+    if let (Some(_), Some(option)) = (&cli.command, cli.serve.given()) {
+        let message = format!(
+            "{option} before a command has no effect: give it after `serve`, or use --set, such as \
+             --set data_dir=DIR"
+        );
+        Cli::command()
+            .error(clap::error::ErrorKind::ArgumentConflict, message)
+            .exit();
+    }
     let result = match cli.command {
         None => serve::run(&cli.global, &cli.serve),
         Some(Command::Serve(args)) => serve::run(&cli.global, &args),
@@ -124,8 +148,10 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
         Some(Command::Dlq(command)) => dlq::run(&cli.global, command),
+        #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench::run(&cli.global, args),
-        Some(Command::BenchHandler(args)) => bench::run_handler(&args),
+        #[cfg(feature = "bench")]
+        Some(Command::BenchHandler(args)) => bench::run_handler(args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "eclusa", &mut script);

@@ -1,7 +1,8 @@
 //! `eclusa serve`
 
 use super::GlobalArgs;
-use crate::app::{App, signals};
+use crate::app::App;
+use crate::app::signals::{ReloadSignal, StopSignals};
 use crate::config::{Mode, Settings, layers};
 use crate::logging;
 use clap::Args;
@@ -24,6 +25,14 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// The first option that was given, as it is written.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let port = self.port.map(|_| "--port");
+        let bind = self.bind.map(|_| "--bind");
+        port.or(bind)
+            .or(self.data_dir.as_ref().map(|_| "--data-dir"))
+    }
+
     fn flags(&self) -> Vec<(String, String)> {
         let mut flags = Vec::new();
         let mut flag = |key: &str, value: Option<String>| {
@@ -44,15 +53,15 @@ pub fn run(global: &GlobalArgs, args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let sources = global.sources(args.flags());
     let settings = sources.load()?;
     let log = logging::start(&settings.log)?;
-    super::block_on(async move {
+    crate::cli::block_on(async move {
         // Before anything that takes time: waiting for a database must be interruptible too.
-        signals::take_over()?;
+        let (mut stop, reload) = (StopSignals::install()?, ReloadSignal::install()?);
         let app = tokio::select! {
             app = App::build(settings.clone(), sources, log) => app?,
-            () = signals::stop_requested() => return Ok(ExitCode::SUCCESS),
+            () = stop.requested() => return Ok(ExitCode::SUCCESS),
         };
         println!("{}", welcome(&settings, app.port()));
-        match app.run_until_stopped().await {
+        match app.run_until_stopped(stop, reload).await {
             None => Ok(ExitCode::SUCCESS),
             Some(reason) => {
                 eprintln!("eclusa: {reason}");
@@ -65,6 +74,7 @@ pub fn run(global: &GlobalArgs, args: &ServeArgs) -> anyhow::Result<ExitCode> {
 /// What a person needs to know first.
 fn welcome(settings: &Settings, port: u16) -> String {
     let address = std::net::SocketAddr::new(settings.http.bind, port);
+    let url = settings.http.local_url(port);
     let (what, place) = match settings.mode() {
         Mode::Embedded | Mode::Auto => (
             "embedded (SQLite, nothing else needed)",
@@ -89,8 +99,8 @@ fn welcome(settings: &Settings, port: u16) -> String {
          Data in {place}\n\
          Listening on http://{address}\n\
          Try: curl -d '{{\"userId\":\"u1\",\"eventType\":\"page.view\",\"eventData\":{{\"path\":\"/\"}}}}' \
-         -H 'content-type: application/json' http://{address}/v1/events\n\
-         Then: curl http://{address}/v1/events   (health at /health/ready, metrics at /metrics)",
+         -H 'content-type: application/json' {url}/v1/events\n\
+         Then: curl {url}/v1/events   (API at /docs, health at /health/ready, metrics at /metrics)",
         version = env!("CARGO_PKG_VERSION"),
     )
 }

@@ -1,18 +1,16 @@
-//! Who may do what.
+//! Settings of API keys: who may do what.
 
 use super::Invalid;
 use serde::Deserialize;
 use std::sync::Arc;
 
 /// What a caller may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Send events.
     Ingest,
-    /// Read events.
     Read,
-    /// Everything.
     Admin,
 }
 
@@ -31,9 +29,8 @@ impl Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WithoutKeys {
-    /// Not start.
     Refuse,
-    /// Serve whoever reaches the port.
+    /// Serve every caller that reaches the port and names one of `http.allowed_hosts`.
     AllowBeyondLoopback,
 }
 
@@ -66,7 +63,6 @@ pub struct AuthSettings {
     pub without_keys: WithoutKeys,
     /// Serve `/metrics` without a key.
     pub public_metrics: bool,
-    /// The keys.
     pub keys: Vec<ApiKey>,
 }
 

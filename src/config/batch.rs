@@ -1,4 +1,4 @@
-//! When a batch goes out. Read again at run time.
+//! When a batch is due and how large it may be. Read again at run time.
 
 use super::{Invalid, in_range, units};
 use bytesize::ByteSize;
@@ -9,14 +9,16 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchSettings {
-    /// Events that fill a batch.
+    /// Events with which a batch is due.
     pub max_events: usize,
-    /// Bytes that fill a batch.
+    /// Most rows in a batch.
+    pub max_rows: usize,
+    /// Bytes with which a batch is due, and most bytes in it unless a single event has more.
     pub max_bytes: ByteSize,
-    /// How long its oldest event waits at most.
+    /// Age of its oldest event with which a batch is due.
     #[serde(with = "units::duration")]
     pub max_wait: Duration,
-    /// How long a few events that callers wait for may wait for more, though a writer is idle.
+    /// How long few events with waiting callers wait for more, though no write is under way.
     #[serde(with = "units::duration")]
     pub linger: Duration,
     /// Batches written at once.
@@ -25,7 +27,16 @@ pub struct BatchSettings {
 
 impl BatchSettings {
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
-        in_range(found, "batch.max_events", self.max_events, 1..=50_000);
+        in_range(found, "batch.max_rows", self.max_rows, 1..=4_096);
+        if self.max_events == 0 || self.max_events > self.max_rows {
+            found.push(Invalid::new(
+                "batch.max_events",
+                format!(
+                    "is {}, but must be 1 to batch.max_rows, which is {} (at most 4096)",
+                    self.max_events, self.max_rows
+                ),
+            ));
+        }
         in_range(
             found,
             "batch.max_bytes",

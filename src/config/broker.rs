@@ -22,7 +22,6 @@ pub enum MissingId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// In any.
     None,
     /// In that in which they were taken.
     User,
@@ -36,7 +35,6 @@ pub enum Fallback {
     Auto,
     /// Write them straight to the store.
     Store,
-    /// Refuse them.
     Refuse,
 }
 
@@ -46,20 +44,18 @@ pub enum Fallback {
 pub struct BrokerSettings {
     /// `amqp://user:password@host/vhost`; a secret.
     pub url: String,
-    /// The work queue.
     pub queue: String,
     /// The topic exchange for foreign publishers.
     pub exchange: String,
-    /// The dead-letter exchange.
     pub dead_letter_exchange: String,
-    /// The dead-letter queue.
     pub dead_letter_queue: String,
     /// Beginning of the retry queues' names.
     pub retry_prefix: String,
-    /// Consuming channels.
     pub channels: usize,
-    /// Messages in hand per channel.
+    /// Most messages in hand per channel, without an order by user.
     pub prefetch: u16,
+    /// Messages in hand per shard, with [`Order::User`].
+    pub shard_prefetch: u16,
     /// Largest message published, unless a single event is larger.
     pub max_message_bytes: ByteSize,
     /// Most events in one frame.
@@ -132,13 +128,6 @@ impl BrokerSettings {
         }
     }
 
-    /// Messages in hand per shard: its part of what all channels would have.
-    pub fn shard_prefetch(&self) -> u16 {
-        let in_hand = usize::from(self.prefetch) * self.channels;
-        let part = in_hand / usize::from(self.shards.max(1));
-        u16::try_from(part.max(1)).unwrap_or(u16::MAX)
-    }
-
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
         let scheme = ["amqp://", "amqps://"];
         if !self.url.is_empty() && !scheme.iter().any(|s| self.url.starts_with(s)) {
@@ -165,13 +154,13 @@ impl BrokerSettings {
         if self.queue == self.dead_letter_queue {
             found.push(Invalid::new(
                 "broker.queue, broker.dead_letter_queue",
-                "are the same; dead letters would come back for ever",
+                "are the same; dead letters would return forever",
             ));
         }
         if self.exchange == self.dead_letter_exchange {
             found.push(Invalid::new(
                 "broker.exchange, broker.dead_letter_exchange",
-                "are the same; dead letters would come back for ever",
+                "are the same; dead letters would return forever",
             ));
         }
         in_range(found, "broker.shards", self.shards, 1..=256);
@@ -185,6 +174,12 @@ impl BrokerSettings {
         }
         in_range(found, "broker.channels", self.channels, 1..=64);
         in_range(found, "broker.prefetch", self.prefetch, 1..=u16::MAX);
+        in_range(
+            found,
+            "broker.shard_prefetch",
+            self.shard_prefetch,
+            1..=u16::MAX,
+        );
         in_range(
             found,
             "broker.max_frame_events",

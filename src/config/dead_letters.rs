@@ -1,4 +1,4 @@
-//! What was put aside.
+//! Settings of dead letters.
 
 use super::{Invalid, in_range};
 use serde::Deserialize;
@@ -7,9 +7,9 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeadLetterSettings {
-    /// In full mode: move the letters from their queue into the table.
+    /// In full mode: project dead letters from their queue into the table.
     pub project: bool,
-    /// Letters that a replay sends in a second unless told otherwise; 0 is without a bound.
+    /// Default rate of a replay, in dead letters per second; 0 is unlimited.
     pub replay_rate: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What an event may be, and how much may be on its way.
+//! Settings of ingest: limits on events and on bytes in flight.
 
 use super::{Invalid, in_range, units};
 use bytesize::ByteSize;
@@ -12,16 +12,16 @@ use std::time::Duration;
 pub struct IngestSettings {
     /// Producer of events that come without an API key.
     pub producer: Arc<str>,
-    /// Levels of nesting in `eventData`.
+    /// Maximum nesting depth of `eventData`.
     pub max_depth: usize,
-    /// Bytes of `id`, `userId`, `eventType` and `sessionId`, each.
+    /// Maximum bytes of each of `id`, `userId`, `eventType` and `sessionId`.
     pub max_field_bytes: usize,
-    /// How many days back the day inside a UUIDv7 id may lie.
+    /// Maximum age of the day inside a UUIDv7 id, in days.
     pub accept_days: u32,
     /// How long a request may wait to become durable.
     #[serde(with = "units::duration")]
     pub timeout: Duration,
-    /// All bytes on their way through the process.
+    /// Maximum bytes of all events in flight in the process.
     pub max_in_flight: ByteSize,
 }
 
@@ -46,10 +46,7 @@ impl IngestSettings {
             ByteSize::mib(1)..=ByteSize::gib(64),
         );
         if self.timeout.is_zero() {
-            found.push(Invalid::new(
-                "ingest.timeout",
-                "must be longer than nothing",
-            ));
+            found.push(Invalid::new("ingest.timeout", "must be longer than 0s"));
         }
     }
 }

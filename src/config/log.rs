@@ -1,18 +1,17 @@
-//! Logs.
+//! Settings of logs.
 
 use super::Invalid;
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
-/// Shape of a log line.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Human on a terminal, else JSON.
+    /// `Human` on a terminal, otherwise `Json`.
     Auto,
-    /// For eyes.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -20,15 +19,15 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {
-    /// tracing's filter syntax.
+    /// Levels by target, such as `warn,eclusa=debug`.
     pub filter: String,
-    /// Shape of a line.
+    /// Format of log lines.
     pub format: LogFormat,
 }
 
 impl LogSettings {
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
-        if let Err(error) = EnvFilter::try_new(&self.filter) {
+        if let Err(error) = self.filter.parse::<Targets>() {
             found.push(Invalid::new(
                 "log.filter",
                 format!("is {:?}: {error}", self.filter),

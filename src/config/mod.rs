@@ -1,5 +1,5 @@
-//! Settings: one file per concern. Defaults come from `config/eclusa.toml`, which is built in; over
-//! them a file, the environment, and flags ([`layers`]).
+//! Settings: one file per concern. The defaults are `config/eclusa.toml`, which is compiled in; a
+//! file, the environment and flags override them ([`layers`]).
 
 pub mod auth;
 pub mod batch;
@@ -23,28 +23,25 @@ use std::path::PathBuf;
 pub use layers::{ConfigError, Sources};
 pub use reload::LiveSettings;
 
-/// The built-in defaults, which are also the documentation of every key.
+/// The built-in defaults, which also document every key.
 pub const DEFAULTS: &str = include_str!("../../config/eclusa.toml");
 
 /// Settings for throughput, to be laid over the defaults.
 pub const THROUGHPUT: &str = include_str!("../../config/throughput.toml");
 
-/// Which store and which door the events pass.
+/// Store and broker in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Decide by which URLs are set.
+    /// Decided by the URLs that are set.
     Auto,
-    /// SQLite, direct.
     Embedded,
-    /// PostgreSQL, direct.
     Database,
-    /// PostgreSQL behind RabbitMQ.
     Full,
 }
 
 impl Mode {
-    /// The word in settings and start-up output.
+    /// The word in settings and in start-up output.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Auto => "auto",
@@ -55,7 +52,6 @@ impl Mode {
     }
 }
 
-/// All settings, checked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -63,41 +59,33 @@ pub struct Settings {
     pub environment: String,
     /// As set; [`Settings::mode`] resolves `auto`.
     mode: Mode,
-    /// Folder of the embedded mode's files.
+    /// Directory of the embedded mode's files.
     pub data_dir: PathBuf,
-    /// The HTTP door.
     pub http: http::HttpSettings,
-    /// What an event may be.
     pub ingest: ingest::IngestSettings,
-    /// When a batch goes out.
+    /// When a batch is dispatched.
     pub batch: batch::BatchSettings,
-    /// PostgreSQL.
     pub store: store::StoreSettings,
-    /// RabbitMQ.
     pub broker: broker::BrokerSettings,
-    /// What follows a failure.
     pub retry: retry::RetrySettings,
-    /// What was put aside.
     pub dead_letters: dead_letters::DeadLetterSettings,
-    /// Who may do what.
+    /// API keys and their scopes.
     pub auth: auth::AuthSettings,
-    /// Logs.
     pub log: log::LogSettings,
-    /// Stopping.
     pub shutdown: shutdown::ShutdownSettings,
 }
 
-/// A value that breaks a rule: the key as it is written in the file, and what is wrong with it.
+/// A setting with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// Dotted key, or several that contradict each other.
+    /// Dotted key as written in the file, or several contradicting keys.
     pub key: String,
     /// What is wrong, with the value, and what to do.
     pub reason: String,
 }
 
 impl Invalid {
-    /// `key` breaks a rule.
+    /// An invalid value of `key`.
     pub fn new(key: &str, reason: impl Into<String>) -> Self {
         Self {
             key: key.to_owned(),
@@ -126,7 +114,7 @@ fn in_range<T: PartialOrd + std::fmt::Display>(
 }
 
 impl Settings {
-    /// The mode in force: `auto` resolved.
+    /// The mode in effect, with `auto` resolved.
     pub fn mode(&self) -> Mode {
         match self.mode {
             Mode::Auto if !self.broker.url.is_empty() => Mode::Full,
@@ -136,13 +124,13 @@ impl Settings {
         }
     }
 
-    /// Puts a mode in force, whatever the URLs say.
+    /// Sets the mode, regardless of the URLs.
     pub fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
     }
 
-    /// The limits an item is checked against. An id of a day that the retention has dropped, or is
-    /// about to, is not taken.
+    /// The limits that items are validated against. Ids of days that the retention has dropped or is
+    /// about to drop are refused.
     pub fn item_limits(&self) -> ItemLimits {
         let kept = self.store.retention.unwrap_or(u32::MAX);
         ItemLimits {
@@ -152,15 +140,15 @@ impl Settings {
         }
     }
 
-    /// Most bytes of a single event, where there is such a bound. With an order a fixed number of
-    /// messages is in hand, and none of them may weigh more than was reckoned with.
+    /// Maximum bytes of a single event, or `None`. With an order by user the prefetch is fixed, so the
+    /// size of each message must be bounded.
     pub fn max_event_bytes(&self) -> Option<usize> {
         let bytes = self.broker.max_message_bytes.as_u64();
         let ordered = self.broker.is_ordered();
         ordered.then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
-    /// Most events in one message of others. Each takes memory, and a message is read whole.
+    /// Maximum events in one message of another publisher, which is decoded as a whole.
     pub fn max_message_items(&self) -> usize {
         let half = self.ingest.max_in_flight.as_u64() / 2;
         let most = usize::try_from(half).unwrap_or(usize::MAX) / Event::SMALLEST;
@@ -172,7 +160,7 @@ impl Settings {
         self.data_dir.join("eclusa.db")
     }
 
-    /// Checks every value, and those that must agree with each other.
+    /// Validates every value, and values that must agree with each other.
     pub fn validate(&self) -> Vec<Invalid> {
         let mut found = Vec::new();
         self.http.validate(&mut found);
@@ -206,19 +194,32 @@ impl Settings {
             found.push(Invalid::new(
                 "http.bind",
                 format!(
-                    "is {}, reachable from other machines, but there are no API keys, so anybody \
-                     could write and read events. Make a key (eclusa config new-key NAME) and put \
+                    "is {}, reachable from other machines, but there are no API keys, so any \
+                     client could write and read events. Make a key (eclusa config new-key NAME) and put \
                      it into auth.keys, or set http.bind to 127.0.0.1, or, where the network is \
-                     private, set auth.without_keys to \"allow-beyond-loopback\"",
+                     private, set auth.without_keys to \"allow-beyond-loopback\" and list in \
+                     http.allowed_hosts the host names by which callers reach the server",
                     self.http.bind
                 ),
+            ));
+        } else if !self.http.bind.is_loopback()
+            && self.auth.keys.is_empty()
+            && self.http.allowed_hosts.is_empty()
+        {
+            found.push(Invalid::new(
+                "http.allowed_hosts",
+                "is empty, but auth.without_keys = \"allow-beyond-loopback\" needs the host names \
+                 by which callers reach the server, such as [\"app\"]; requests that name another \
+                 host are refused, so that no web page can act on the server through a browser. \
+                 Where callers use localhost alone, as through a published port, write \
+                 [\"localhost\"]",
             ));
         }
         if self.batch.max_bytes.as_u64() > self.ingest.max_in_flight.as_u64() {
             found.push(Invalid::new(
                 "batch.max_bytes, ingest.max_in_flight",
                 format!(
-                    "a batch of {} can never fill: only {} may be on their way at once",
+                    "a batch of {} can never fill: only {} may be in flight at once",
                     self.batch.max_bytes, self.ingest.max_in_flight
                 ),
             ));
@@ -227,7 +228,7 @@ impl Settings {
             found.push(Invalid::new(
                 "http.max_body, ingest.max_in_flight",
                 format!(
-                    "a request of {} can never be taken: only {} may be on their way at once",
+                    "a request of {} can never be accepted: only {} may be in flight at once",
                     self.http.max_body, self.ingest.max_in_flight
                 ),
             ));
@@ -238,7 +239,7 @@ impl Settings {
             found.push(Invalid::new(
                 "broker.order",
                 format!(
-                    "is \"user\", but mode {} has no RabbitMQ whose queues could keep an order; set \
+                    "is \"user\", but mode {} has no RabbitMQ queues that could keep an order; set \
                      broker.url, or broker.order to \"none\"",
                     self.mode().as_str()
                 ),
@@ -253,52 +254,13 @@ impl Settings {
                 "is empty, but mode full needs RabbitMQ; set it, or RABBITMQ_URL",
             ));
         }
-        let in_hand = usize::from(self.broker.prefetch) * self.broker.channels;
-        // No prefetch is larger than AMQP can say.
-        let fill = |events: usize| {
-            let prefetch = events.div_ceil(self.broker.channels.max(1));
-            let most = usize::from(u16::MAX);
-            if prefetch <= most {
-                format!("raise broker.prefetch to at least {prefetch}")
-            } else {
-                format!(
-                    "broker.prefetch is at most {most}, so raise broker.channels to at least {} \
-                     besides, or lower batch.max_events",
-                    events.div_ceil(most)
-                )
-            }
-        };
-        let shard = usize::from(self.broker.shard_prefetch());
-        if self.broker.is_ordered() && shard < self.batch.max_events {
-            found.push(Invalid::new(
-                "broker.prefetch, broker.shards, batch.max_events",
-                format!(
-                    "{in_hand} messages in hand are {shard} for each of {} shards, which can never \
-                     fill a batch of {} single-event messages; {}",
-                    self.broker.shards,
-                    self.batch.max_events,
-                    fill(self.batch.max_events * usize::from(self.broker.shards)),
-                ),
-            ));
-        } else if in_hand < self.batch.max_events {
-            found.push(Invalid::new(
-                "broker.prefetch, batch.max_events",
-                format!(
-                    "{} channel(s) x prefetch {} = {in_hand} messages in hand can never fill a \
-                     batch of {} single-event messages; {}",
-                    self.broker.channels,
-                    self.broker.prefetch,
-                    self.batch.max_events,
-                    fill(self.batch.max_events),
-                ),
-            ));
-        }
+        let shard = usize::from(self.broker.shard_prefetch);
         // Without an order the prefetch follows the weight of the messages; with one it is fixed, and
         // what is sorted onto the shards is a portion more.
         let (messages, keys) = if self.broker.is_ordered() {
             (
                 shard as u64 * (u64::from(self.broker.shards) + 1),
-                "broker.prefetch, broker.max_message_bytes, ingest.max_in_flight",
+                "broker.shard_prefetch, broker.max_message_bytes, ingest.max_in_flight",
             )
         } else {
             (
@@ -379,27 +341,27 @@ mod tests {
     #[test]
     fn contradictions_name_the_keys() {
         let full = "store.url = \"postgres://h/d\"\nbroker.url = \"amqp://h\"\n";
-        assert_eq!(
-            keys(&format!("{full}broker.prefetch = 50")),
-            ["broker.prefetch, batch.max_events"]
-        );
+        assert!(keys(&format!("{full}broker.prefetch = 50")).is_empty());
+        assert_eq!(keys("batch.max_events = 3000"), ["batch.max_events"]);
+        assert!(keys("batch.max_events = 3000\nbatch.max_rows = 4096").is_empty());
+        assert_eq!(keys("batch.max_rows = 4097"), ["batch.max_rows"]);
         assert_eq!(
             keys(&format!("{full}batch.max_wait = \"20m\"")),
             ["batch.max_wait, broker.consumer_timeout"]
         );
         assert_eq!(
             keys(&format!(
-                "{full}broker.order = \"user\"\nbroker.prefetch = 5000"
+                "{full}broker.order = \"user\"\nbroker.shard_prefetch = 1250"
             )),
-            ["broker.prefetch, broker.max_message_bytes, ingest.max_in_flight"]
+            ["broker.shard_prefetch, broker.max_message_bytes, ingest.max_in_flight"]
         );
         assert!(keys(&format!("{full}broker.prefetch = 5000")).is_empty());
         // Of 1,000 messages of 64 KiB, and of 4 x 205 on the shards, with 205 that are sorted.
-        let sorted = format!("{full}broker.order = \"user\"\nbroker.prefetch =");
-        assert!(keys(&format!("{sorted} 816")).is_empty());
+        let sorted = format!("{full}broker.order = \"user\"\nbroker.shard_prefetch =");
+        assert!(keys(&format!("{sorted} 204")).is_empty());
         assert_eq!(
-            keys(&format!("{sorted} 820")),
-            ["broker.prefetch, broker.max_message_bytes, ingest.max_in_flight"]
+            keys(&format!("{sorted} 205")),
+            ["broker.shard_prefetch, broker.max_message_bytes, ingest.max_in_flight"]
         );
         assert_eq!(
             keys(&format!(
@@ -410,42 +372,18 @@ mod tests {
     }
 
     #[test]
-    fn advice_can_be_followed() {
-        let full = "store.url = \"postgres://h/d\"\nbroker.url = \"amqp://h\"\n";
-        let told = |text: &str| settings(&format!("{full}{text}")).unwrap_err().to_string();
-        let told_wide =
-            told("batch.max_events = 10000\nbroker.order = \"user\"\nbroker.shards = 8");
-        assert!(
-            told_wide.contains("raise broker.channels to at least 2"),
-            "{told_wide}"
-        );
-        let told_one = told("batch.max_events = 1000");
-        assert!(
-            told_one.contains("raise broker.prefetch to at least 1000"),
-            "{told_one}"
-        );
-    }
-
-    #[test]
     fn order_wants_a_broker_and_no_way_past_it() {
         let full = "store.url = \"postgres://h/d\"\nbroker.url = \"amqp://h\"\n";
         let ordered = format!("{full}broker.order = \"user\"\n");
         let in_force = settings(&ordered).unwrap().broker;
         assert!(in_force.refuses() && !settings(full).unwrap().broker.refuses());
         assert_eq!(in_force.heartbeat_in_force().as_secs(), 2);
-        assert_eq!(in_force.shard_prefetch(), 125);
         assert_eq!(keys("broker.order = \"user\""), ["broker.order"]);
         assert_eq!(
             keys(&format!("{ordered}broker.fallback = \"store\"")),
             ["broker.order, broker.fallback"]
         );
         assert!(keys(&format!("{ordered}broker.fallback = \"refuse\"")).is_empty());
-        assert_eq!(
-            keys(&format!("{ordered}broker.shards = 8")),
-            ["broker.prefetch, broker.shards, batch.max_events"]
-        );
-        let wide = format!("{ordered}broker.shards = 8\nbroker.prefetch = 800");
-        assert!(keys(&wide).is_empty());
         for shards in ["0", "257"] {
             let keys = keys(&format!("{full}broker.shards = {shards}"));
             assert_eq!(keys, ["broker.shards"]);
@@ -474,6 +412,7 @@ mod tests {
     fn beyond_loopback_needs_keys_or_the_words() {
         assert_eq!(keys("http.bind = \"0.0.0.0\""), ["http.bind"]);
         let open = "http.bind = \"0.0.0.0\"\nauth.without_keys = \"allow-beyond-loopback\"";
-        assert!(settings(open).is_ok());
+        assert_eq!(keys(open), ["http.allowed_hosts"]);
+        assert!(settings(&format!("{open}\nhttp.allowed_hosts = [\"app\"]")).is_ok());
     }
 }

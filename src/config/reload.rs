@@ -1,43 +1,44 @@
-//! Settings that change while the process runs.
+//! Reloading of settings while the process runs.
 
 use super::{Settings, Sources};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 
-/// The settings in force, read by those parts whose keys are marked *(live)*.
+/// The settings in effect; clones share them. Keys marked *(live)* change on reload.
 #[derive(Clone)]
 pub struct LiveSettings {
     current: Arc<ArcSwap<Settings>>,
 }
 
 impl LiveSettings {
-    /// Begins with these.
+    /// Starts with `settings`.
     pub fn new(settings: Settings) -> Self {
         Self {
             current: Arc::new(ArcSwap::from_pointee(settings)),
         }
     }
 
-    /// The settings now. Cheap; ask again for every request rather than keep it.
+    /// The current settings. Cheap; call it for every request instead of keeping the result.
     pub fn get(&self) -> arc_swap::Guard<Arc<Settings>> {
         self.current.load()
     }
 
-    /// Reads the sources again. If they are in order, the live keys take effect; all others keep
-    /// the value they had at start.
+    /// Reads the sources again. Live keys take effect; all others keep their value until a restart.
     ///
     /// # Errors
-    /// What is wrong with them; the settings stay as they were.
-    pub fn reload(&self, sources: &Sources) -> Result<Reloaded, super::ConfigError> {
+    /// The invalid keys; the settings stay unchanged.
+    pub fn reload(&self, sources: &Sources) -> Result<Reloaded, crate::config::ConfigError> {
         let new = sources.load()?;
         let old = self.get();
         let mut next = Settings::clone(&old);
+        next.http.allowed_hosts = new.http.allowed_hosts.clone();
         next.http.max_body = new.http.max_body;
         next.http.max_items = new.http.max_items;
         next.ingest.max_depth = new.ingest.max_depth;
         next.ingest.max_field_bytes = new.ingest.max_field_bytes;
         next.ingest.accept_days = new.ingest.accept_days;
         next.batch.max_events = new.batch.max_events;
+        next.batch.max_rows = new.batch.max_rows;
         next.batch.max_bytes = new.batch.max_bytes;
         next.batch.max_wait = new.batch.max_wait;
         next.batch.linger = new.batch.linger;
@@ -45,7 +46,7 @@ impl LiveSettings {
         next.log.filter = new.log.filter.clone();
         let invalid = next.validate();
         if !invalid.is_empty() {
-            return Err(super::ConfigError::Invalid(invalid));
+            return Err(crate::config::ConfigError::Invalid(invalid));
         }
         let reloaded = Reloaded {
             batch: next.batch != old.batch,
@@ -58,14 +59,12 @@ impl LiveSettings {
     }
 }
 
-/// What a reload changed.
+/// The parts that a reload changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reloaded {
-    /// The batch bounds.
     pub batch: bool,
-    /// The log filter.
     pub log: bool,
-    /// A key that is not live has another value now, which the next start will read.
+    /// A key that is not live has changed and takes effect at the next start.
     pub needs_restart: bool,
 }
 
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn live_keys_change_others_stay_and_nonsense_changes_nothing() {
+    fn live_keys_change_and_invalid_settings_change_nothing() {
         let live = LiveSettings::new(Sources::from_text("").load().unwrap());
         let reloaded = live
             .reload(&Sources::from_text(

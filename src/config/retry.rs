@@ -1,4 +1,4 @@
-//! What follows a failure that may pass.
+//! Settings of retries.
 
 use super::{Invalid, in_range, units};
 use serde::Deserialize;
@@ -8,12 +8,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetrySettings {
-    /// How often an event is tried before it is dead-lettered.
+    /// Attempts before an event is dead-lettered.
     pub max_attempts: u32,
-    /// Pause before the second attempt.
+    /// Delay before the second attempt.
     #[serde(with = "units::duration")]
     pub base_delay: Duration,
-    /// Longest pause.
     #[serde(with = "units::duration")]
     pub max_delay: Duration,
 }

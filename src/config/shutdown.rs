@@ -1,4 +1,4 @@
-//! Stopping.
+//! Settings of the shutdown.
 
 use super::{Invalid, units};
 use serde::Deserialize;
@@ -8,10 +8,10 @@ use std::time::Duration;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShutdownSettings {
-    /// How long to go on serving, already unready.
+    /// How long the process serves after it reports not ready.
     #[serde(with = "units::duration")]
     pub grace: Duration,
-    /// How long what is in hand may then take to settle.
+    /// How long events in flight may take to settle after that.
     #[serde(with = "units::duration")]
     pub deadline: Duration,
 }
@@ -19,10 +19,7 @@ pub struct ShutdownSettings {
 impl ShutdownSettings {
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
         if self.deadline.is_zero() {
-            found.push(Invalid::new(
-                "shutdown.deadline",
-                "must be longer than nothing",
-            ));
+            found.push(Invalid::new("shutdown.deadline", "must be longer than 0s"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL, and how long either store keeps what it has.
+//! Settings of the store.
 
 use super::{Invalid, in_range, units};
 use serde::Deserialize;
@@ -12,24 +12,23 @@ pub struct StoreSettings {
     pub url: String,
     /// Apply migrations at start.
     pub migrate: bool,
-    /// How long to wait at start for a database that is not up yet.
+    /// How long the start waits for an unavailable database.
     #[serde(with = "units::duration")]
     pub startup_wait: Duration,
-    /// Connections for queries.
     pub read_connections: usize,
-    /// How long to wait for a free connection.
+    /// How long to wait for a connection from a pool.
     #[serde(with = "units::duration")]
     pub acquire_timeout: Duration,
     /// How long one statement may take.
     #[serde(with = "units::duration")]
     pub statement_timeout: Duration,
-    /// What a write may take beyond these two before it counts as hanging.
+    /// Time beyond `acquire_timeout` and `statement_timeout` after which a write counts as hanging.
     #[serde(with = "units::duration")]
     pub write_margin: Duration,
-    /// Days that events are kept; `None` is for ever.
+    /// Days that events are kept; `None` keeps them forever.
     #[serde(with = "units::days")]
     pub retention: Option<u32>,
-    /// How long a lease lasts that is not renewed.
+    /// Lifetime of a lease that is not renewed.
     #[serde(with = "units::duration")]
     pub lease_ttl: Duration,
 }
@@ -76,7 +75,7 @@ impl StoreSettings {
             ("store.statement_timeout", self.statement_timeout),
         ] {
             if value.is_zero() {
-                found.push(Invalid::new(key, "must be longer than nothing"));
+                found.push(Invalid::new(key, "must be longer than 0s"));
             }
         }
     }

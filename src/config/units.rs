@@ -1,4 +1,4 @@
-//! Durations as people write them, for serde.
+//! serde formats for durations.
 
 /// `"90d"`, or `"forever"`: whole days, or `None` for no end.
 pub(super) mod days {
@@ -21,7 +21,7 @@ pub(super) mod days {
         });
         days.map(Some).ok_or_else(|| {
             D::Error::custom(format!(
-                "{text:?} is no number of whole days such as \"90d\", and not \"forever\""
+                "{text:?} is not a number of whole days such as \"90d\", and not \"forever\""
             ))
         })
     }
@@ -35,6 +35,6 @@ pub(super) mod duration {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         humantime::parse_duration(&text)
-            .map_err(|_| D::Error::custom(format!("{text:?} is no duration such as \"30s\"")))
+            .map_err(|_| D::Error::custom(format!("{text:?} is not a duration such as \"30s\"")))
     }
 }

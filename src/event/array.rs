@@ -1,13 +1,13 @@
-//! A JSON array of which no more items are kept than fit: each takes more memory than text.
+//! Bounded reading of JSON arrays: items beyond a limit are counted, not kept.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Reads the first `most` items of an array; the second figure is how many it has.
+/// Reads the first `most` items of an array, and the number of all its items.
 ///
 /// # Errors
-/// serde_json's, when the text is not one JSON array or an item of those kept is no `T`.
+/// A serde_json error when the text is not one JSON array or a kept item is not a `T`.
 pub fn read<'a, T: Deserialize<'a>>(
     text: &'a str,
     most: usize,
@@ -65,7 +65,8 @@ mod tests {
     #[test]
     fn an_array_is_read_up_to_a_bound_and_counted_beyond_it() {
         let read = |text, most| {
-            super::read::<&RawValue>(text, most).map(|(items, count)| (items.len(), count))
+            crate::event::array::read::<&RawValue>(text, most)
+                .map(|(items, count)| (items.len(), count))
         };
         assert_eq!(read("[]", 2).unwrap(), (0, 0));
         assert_eq!(read(" [{}, {}] ", 2).unwrap(), (2, 2));

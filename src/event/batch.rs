@@ -1,4 +1,4 @@
-//! What leaves the chamber when the gate opens.
+//! A batch: events that are written in one transaction.
 
 use super::{Delivery, Event, Ticket};
 use std::ops::{Deref, Range};
@@ -6,29 +6,31 @@ use std::sync::Arc;
 use tracing::Span;
 use uuid::Uuid;
 
-/// Why a batch left.
+/// Why a batch was dispatched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trigger {
-    /// It had `batch.max_events`.
+    /// It reached `batch.max_events`.
     Size,
-    /// It had `batch.max_bytes`.
+    /// It reached `batch.max_bytes`.
     Bytes,
-    /// Its oldest event had waited `batch.max_wait`.
+    /// Its oldest event waited `batch.max_wait`.
     Time,
-    /// Somebody waits for it and a writer was idle.
+    /// Its source delivers no more before events of it are settled.
+    Window,
+    /// A caller or reader waits for it and a writer was idle.
     Idle,
     /// The process is stopping.
     Drain,
-    /// Its events go alone, since they were in hand when something ended uncleanly.
+    /// Its events are written alone, because they were in flight during an unclean end.
     Alone,
 }
 
 impl Trigger {
-    /// All of them.
-    pub const ALL: [Trigger; 6] = [
+    pub const ALL: [Trigger; 7] = [
         Trigger::Size,
         Trigger::Bytes,
         Trigger::Time,
+        Trigger::Window,
         Trigger::Idle,
         Trigger::Drain,
         Trigger::Alone,
@@ -40,6 +42,7 @@ impl Trigger {
             Trigger::Size => "size",
             Trigger::Bytes => "bytes",
             Trigger::Time => "time",
+            Trigger::Window => "window",
             Trigger::Idle => "idle",
             Trigger::Drain => "drain",
             Trigger::Alone => "alone",
@@ -47,37 +50,36 @@ impl Trigger {
     }
 }
 
-/// What a batch remembers of each event beside the event: who is to hear, and how often it failed.
+/// Everything that a batch keeps of a delivery besides the event.
 #[derive(Debug)]
-pub struct Claim {
-    /// Who is to hear what became of the event.
+pub struct PendingAck {
+    /// Reports the outcome to the source.
     pub ticket: Ticket,
-    /// How often it has failed so far.
+    /// Failed attempts so far.
     pub attempts: u32,
-    /// The dead letter that it was, if it comes from a replay.
+    /// The dead letter that a replay sent.
     pub letter: Option<Uuid>,
-    /// The event's span.
     pub span: Span,
 }
 
 /// Events that are written in one transaction, and their tickets, in the same order.
 ///
-/// The events are shared with the store's own thread or task; the tickets never leave the actor
-/// that holds the batch, so dropping the batch returns every event in it.
+/// The events are shared with the store's thread or task; the tickets stay with the actor that holds
+/// the batch, so dropping the batch returns all its events.
 #[derive(Debug)]
 pub struct Batch {
     /// The events, in order of arrival.
     pub events: Arc<Vec<Event>>,
     /// Their tickets, index by index.
-    pub claims: Vec<Claim>,
-    /// Why it left.
+    pub acks: Vec<PendingAck>,
+    /// Why the batch was dispatched.
     pub trigger: Trigger,
 }
 
 impl Batch {
     /// Packs deliveries into a batch.
     pub fn new(deliveries: impl IntoIterator<Item = Delivery>, trigger: Trigger) -> Self {
-        let (events, claims): (Vec<_>, Vec<_>) = deliveries
+        let (events, acks): (Vec<_>, Vec<_>) = deliveries
             .into_iter()
             .map(|delivery| {
                 let Delivery {
@@ -89,7 +91,7 @@ impl Batch {
                 } = delivery;
                 (
                     event,
-                    Claim {
+                    PendingAck {
                         ticket,
                         attempts,
                         letter,
@@ -100,24 +102,23 @@ impl Batch {
             .unzip();
         Self {
             events: Arc::new(events),
-            claims,
+            acks,
             trigger,
         }
     }
 
-    /// How many events are in it.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the batch has no events.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 }
 
-/// A run of a batch's events, cheap to clone and to send to another thread: the whole batch, or a
-/// part of it while a bad row is being looked for.
+/// A contiguous part of a batch's events, cheap to clone and to send to another thread: the whole
+/// batch, or a part of it during bisection.
 #[derive(Debug, Clone)]
 pub struct Rows {
     events: Arc<Vec<Event>>,
@@ -131,7 +132,7 @@ impl Rows {
         Self { events, range }
     }
 
-    /// The two halves of this run; `None` when a single row is left.
+    /// The two halves; `None` for a single row.
     pub fn halves(&self) -> Option<(Rows, Rows)> {
         if self.range.len() < 2 {
             return None;
@@ -144,7 +145,7 @@ impl Rows {
         Some((part(self.range.start..middle), part(middle..self.range.end)))
     }
 
-    /// Where in the batch this run begins.
+    /// Index of the first row in the batch.
     pub fn start(&self) -> usize {
         self.range.start
     }

@@ -1,40 +1,45 @@
-//! Ownership as acknowledgement: an event and the ticket that answers for it.
+//! Deliveries: an event and the ticket that acknowledges it.
 
 use super::{Event, Outcome};
 use std::sync::Arc;
 use tracing::Span;
 use uuid::Uuid;
 
-/// Whoever handed in an event and waits to hear what became of it: an HTTP request, a channel of
-/// the broker, an import.
+/// The source of an event, which receives its outcome: an HTTP request, a channel of the broker, an
+/// import.
 pub trait Origin: Send + Sync {
-    /// Takes the one answer for the event in `slot`. Called from `Drop` too, also while a panic
-    /// unwinds: it must not block for long and must not panic.
+    /// Receives the outcome of the event in `slot`, exactly once. `Drop` calls it too, also during a
+    /// panic: it must not block for long and must not panic.
     fn settle(&self, slot: u64, outcome: Outcome);
 
-    /// Whether somebody waits for the answer, or the event rests in a queue that keeps it.
-    fn patience(&self) -> Patience;
+    /// Whether a caller waits for the outcome or a queue keeps the event.
+    fn caller_mode(&self) -> CallerMode;
 
-    /// Whether the event may still be written. Not when it will come again in its order, and
-    /// writing it now could let it overtake others.
+    /// Whether the event may still be written. False when it will be delivered again, so that
+    /// writing it now could store it twice or out of order.
     fn is_open(&self) -> bool {
         true
     }
+
+    /// Key of the lock under which the event is written, if it keeps an order.
+    fn lane(&self) -> Option<i64> {
+        None
+    }
 }
 
-/// What an event's source can do when the event cannot be written now.
+/// What the source of an event can do while the event cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// A caller waits, and can be told to come back.
+pub enum CallerMode {
+    /// A caller waits and can be asked to retry.
     Caller,
-    /// The broker keeps the event for as long as it takes.
+    /// The broker keeps the event.
     Queue,
 }
 
-/// The right, and the duty, to say once what became of one event.
+/// The obligation to report the outcome of one event exactly once.
 ///
-/// A ticket that is dropped unsettled (its actor crashed, its batch was thrown away) answers
-/// [`Outcome::Returned`] by itself, so nobody writes clean-up code for a crash.
+/// A ticket that is dropped unsettled (its actor crashed, its batch was discarded) reports
+/// [`Outcome::Returned`], so a crash needs no clean-up code.
 pub struct Ticket {
     origin: Option<Arc<dyn Origin>>,
     slot: u64,
@@ -49,11 +54,11 @@ impl Ticket {
         }
     }
 
-    /// What its source can do when the event cannot be written now.
-    pub fn patience(&self) -> Patience {
+    /// The caller mode of the source; see [`Origin::caller_mode`].
+    pub fn caller_mode(&self) -> CallerMode {
         self.origin
             .as_ref()
-            .map_or(Patience::Caller, |origin| origin.patience())
+            .map_or(CallerMode::Caller, |origin| origin.caller_mode())
     }
 
     /// Whether the event may still be written; see [`Origin::is_open`].
@@ -61,7 +66,12 @@ impl Ticket {
         self.origin.as_ref().is_none_or(|origin| origin.is_open())
     }
 
-    /// Says what became of the event. Takes the ticket, so there is no second time.
+    /// The lock under which the event is written; see [`Origin::lane`].
+    pub fn lane(&self) -> Option<i64> {
+        self.origin.as_ref().and_then(|origin| origin.lane())
+    }
+
+    /// Reports the outcome. Consumes the ticket, so it cannot happen twice.
     pub fn settle(mut self, outcome: Outcome) {
         if let Some(origin) = self.origin.take() {
             origin.settle(self.slot, outcome);
@@ -83,25 +93,23 @@ impl std::fmt::Debug for Ticket {
     }
 }
 
-/// An event on its way, with its ticket.
+/// An event in flight and its ticket.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The event.
     pub event: Event,
-    /// Who is to hear what became of it.
+    /// Reports the outcome to the source.
     pub ticket: Ticket,
-    /// How often it has failed so far.
+    /// Failed attempts so far.
     pub attempts: u32,
-    /// The dead letter that it was, if it comes from a replay: if it fails again it is buried under
-    /// the same id, so that the letter keeps its history.
+    /// The dead letter that a replay sent: a new failure updates the same dead letter, which keeps
+    /// its history.
     pub letter: Option<Uuid>,
-    /// Carries the event's id from socket to row in the logs; disabled, and free, unless debug
-    /// logs are on.
+    /// Carries the event's id through the logs; disabled unless debug logs are on.
     pub span: Span,
 }
 
 impl Delivery {
-    /// A first delivery, with a span of its own.
+    /// A first delivery with a new span.
     pub fn new(event: Event, ticket: Ticket) -> Self {
         let span = tracing::debug_span!("event", event_id = %event.event_id);
         Self {
@@ -120,34 +128,34 @@ mod tests {
     use std::sync::Mutex;
 
     #[derive(Default)]
-    struct Heard(Mutex<Vec<(u64, Outcome)>>);
+    struct Recorded(Mutex<Vec<(u64, Outcome)>>);
 
-    impl Origin for Heard {
+    impl Origin for Recorded {
         fn settle(&self, slot: u64, outcome: Outcome) {
             self.0.lock().unwrap().push((slot, outcome));
         }
 
-        fn patience(&self) -> Patience {
-            Patience::Caller
+        fn caller_mode(&self) -> CallerMode {
+            CallerMode::Caller
         }
     }
 
     #[test]
     fn a_settled_ticket_answers_once() {
-        let heard = Arc::new(Heard::default());
-        Ticket::new(heard.clone(), 7).settle(Outcome::Stored);
-        assert_eq!(*heard.0.lock().unwrap(), vec![(7, Outcome::Stored)]);
+        let recorded = Arc::new(Recorded::default());
+        Ticket::new(recorded.clone(), 7).settle(Outcome::Stored);
+        assert_eq!(*recorded.0.lock().unwrap(), vec![(7, Outcome::Stored)]);
     }
 
     #[test]
     fn a_dropped_ticket_returns_its_event_also_through_a_panic() {
-        let heard = Arc::new(Heard::default());
-        let ticket = Ticket::new(heard.clone(), 3);
+        let recorded = Arc::new(Recorded::default());
+        let ticket = Ticket::new(recorded.clone(), 3);
         let crash = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
             let _held = ticket;
             panic!("the actor that held it");
         }));
         assert!(crash.is_err());
-        assert_eq!(*heard.0.lock().unwrap(), vec![(3, Outcome::Returned)]);
+        assert_eq!(*recorded.0.lock().unwrap(), vec![(3, Outcome::Returned)]);
     }
 }

@@ -1,16 +1,16 @@
 //! Events and tickets for unit tests.
 
-use super::{Delivery, Event, Origin, Outcome, Patience, Source, Ticket, id, item};
+use super::{CallerMode, Delivery, Event, Origin, Outcome, Source, Ticket, id, item};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// Somebody who does not listen.
-struct Nobody(Patience);
+/// An origin that ignores outcomes.
+struct IgnoredOrigin(CallerMode);
 
-impl Origin for Nobody {
+impl Origin for IgnoredOrigin {
     fn settle(&self, _: u64, _: Outcome) {}
 
-    fn patience(&self) -> Patience {
+    fn caller_mode(&self) -> CallerMode {
         self.0
     }
 }
@@ -31,9 +31,9 @@ pub fn event() -> Event {
     }
 }
 
-/// So many deliveries of such events, whose outcomes nobody hears.
-pub fn deliveries(count: usize, patience: Patience) -> Vec<Delivery> {
-    let origin = Arc::new(Nobody(patience));
+/// `count` deliveries of such events, whose outcomes are ignored.
+pub fn deliveries(count: usize, caller_mode: CallerMode) -> Vec<Delivery> {
+    let origin = Arc::new(IgnoredOrigin(caller_mode));
     (0..count as u64)
         .map(|slot| Delivery::new(event(), Ticket::new(origin.clone(), slot)))
         .collect()

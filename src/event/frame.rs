@@ -1,12 +1,12 @@
-//! Eclusa's own messages on the broker: a frame, several events as one JSON array.
+//! Frames: Eclusa's own messages on the broker, several events as one JSON array.
 //!
-//! The broker's cost is per message, so events that are published at the same time travel
-//! together. Besides the fields that callers know, an event in a frame carries what was settled at
-//! the edge (`receivedAt`, `source`, `producer`, `originalId`), so that another replica writes the
-//! very row this one would have. The header [`VERSION_HEADER`] tells frames from the messages of
-//! foreign publishers.
+//! The broker's cost is per message, so events that are published at the same time share one.
+//! Besides the public fields, an event in a frame carries what was assigned on receipt (`receivedAt`,
+//! `source`, `producer`, `originalId`), so that every replica writes the same row. The header
+//! [`VERSION_HEADER`] distinguishes frames from the messages of other publishers.
 
-use super::item::{self, ItemLimits};
+use super::item;
+use super::item::ItemLimits;
 use super::{Event, Source, id, json};
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::de::Error as _;
@@ -15,13 +15,13 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use uuid::Uuid;
 
-/// Message header that holds the version of the frame's shape.
+/// Message header with the version of the frame format.
 pub const VERSION_HEADER: &str = "eclusa-frame";
-/// The version written by this release; readers take this one and refuse later ones.
+/// The version that this release writes; later versions are refused.
 pub const VERSION: i64 = 1;
 
-/// An event inside a frame. A reader passes over fields it does not know, so a later release may
-/// add some under the same version.
+/// An event inside a frame. Readers ignore unknown fields, so a later release may add fields under
+/// the same version.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FrameItem<'a> {
@@ -45,7 +45,7 @@ struct FrameItem<'a> {
     source: Cow<'a, str>,
 }
 
-/// A time as [`rfc3339`] writes it. chrono's own serde takes twice as long both ways.
+/// A time in the format of [`rfc3339`]; chrono's own serde takes twice as long.
 struct Time(DateTime<Utc>);
 
 impl Serialize for Time {
@@ -62,21 +62,21 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// Why a frame cannot be read. The message is then dead-lettered as malformed, bytes intact.
+/// Why a frame cannot be decoded. The message is dead-lettered as malformed with its original bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The bytes are not a frame.
     #[error("not a frame of version {VERSION}: {0}")]
     Json(#[from] serde_json::Error),
-    /// The bytes are not even text.
+    /// The bytes are not UTF-8.
     #[error("not a frame of version {VERSION}: not UTF-8: {0}")]
     Utf8(#[from] std::str::Utf8Error),
-    /// A door that this release does not know.
+    /// A source that this release does not know.
     #[error("unknown source {0:?} in a frame")]
     Source(String),
 }
 
-/// Writes one event to the end of `frame`, which is begun and ended by [`Encoder`].
+/// Encodes events into a frame.
 #[derive(Debug)]
 pub struct Encoder {
     bytes: Vec<u8>,
@@ -96,7 +96,7 @@ impl Encoder {
     /// Adds an event.
     ///
     /// # Errors
-    /// serde_json's, which do not occur for an event's fields.
+    /// A serde_json error, which does not occur for an event's fields.
     pub fn push(&mut self, event: &Event) -> Result<(), serde_json::Error> {
         if self.events > 0 {
             self.bytes.push(b',');
@@ -118,36 +118,36 @@ impl Encoder {
         Ok(())
     }
 
-    /// Events so far.
+    /// Number of events in the frame.
     pub fn len(&self) -> usize {
         self.events
     }
 
-    /// Whether no event was added yet.
+    /// Whether the frame has no events.
     pub fn is_empty(&self) -> bool {
         self.events == 0
     }
 
-    /// Ends the frame and gives its bytes.
+    /// Completes the frame and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.push(b']');
         self.bytes
     }
 }
 
-/// What an event of a frame may hold at most: the widest that settings allow at any door, since the
-/// replica that made the frame may have others than this one.
+/// Limits for events in frames: the widest that any settings allow, because the replica that wrote
+/// the frame may have other settings.
 pub const WIDEST: ItemLimits = ItemLimits {
     max_depth: 512,
     max_field_bytes: 1_280,
     accept_days: 36_500,
 };
 
-/// Whether an event from a frame can be stored: whoever reaches the queue can write the header that
-/// makes a frame, so a frame is believed as to who and when, not as to what a row can hold.
+/// Validates an event from a frame. Any publisher on the queue can set the frame header, so a
+/// frame's producer and timestamps are trusted and its fields are validated.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The field that is wrong and why.
 pub fn check(event: &Event) -> Result<(), String> {
     let texts = [
         ("userId", event.user_id.as_deref()),
@@ -163,7 +163,7 @@ pub fn check(event: &Event) -> Result<(), String> {
         }
     }
     if !event.event_data.get().starts_with('{') {
-        return Err("eventData is no object".to_owned());
+        return Err("eventData is not an object".to_owned());
     }
     json::check(event.event_data.get(), WIDEST.max_depth)
         .map_err(|flaw| format!("eventData {flaw}"))?;
@@ -174,12 +174,12 @@ pub fn check(event: &Event) -> Result<(), String> {
         .map_err(|flaw| format!("id {flaw}"))
 }
 
-/// Reads a frame. What its events hold is for [`check`].
+/// Decodes a frame without validating its events; see [`check`].
 ///
 /// # Errors
-/// [`FrameError`]; none of its events is taken then.
+/// [`FrameError`] when any event cannot be decoded.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Event>, FrameError> {
-    // As a whole, which costs a tenth of checking string by string.
+    // One check of the whole text costs a tenth of one per string.
     let text = std::str::from_utf8(bytes)?;
     let items: Vec<FrameItem> = serde_json::from_str(text)?;
     items
@@ -202,7 +202,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Event>, FrameError> {
         .collect()
 }
 
-/// A time as it stands in headers and start-up output.
+/// Formats a time for headers and start-up output.
 pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
@@ -213,7 +213,7 @@ mod tests {
     use crate::event::{id, item};
 
     #[test]
-    fn a_frame_comes_back_as_it_went() {
+    fn a_frame_round_trips() {
         let event = |n: usize| Event {
             event_id: id::fresh(),
             original_id: (n == 1).then(|| "order \"1\"".to_owned()),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_not_believed_as_to_what_a_row_can_hold() {
+    fn the_fields_of_a_frame_are_validated() {
         let frame = |id: &str, user: &str, data: &str| {
             format!(
                 r#"[{{"id":"{id}","producer":"p","userId":{user},"eventType":"t","eventData":{data},
@@ -262,9 +262,9 @@ mod tests {
         }
     }
 
-    /// Else the frame it goes on in could not be read, and took its neighbours with it.
+    /// An event that cannot be encoded again would take the other events of its frame with it.
     #[test]
-    fn what_passes_can_be_written_and_read_again() {
+    fn valid_events_can_be_encoded_again() {
         let (mut passed, mut refused) = (0, 0);
         for time in [
             "9999-12-31T23:59:59.999999999-01:00",
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn malformed_frames_are_refused() {
         for bytes in [&b"{}"[..], b"[{}]", b"[", b"\xff", b"[1]"] {
             assert!(decode(bytes).is_err());
         }

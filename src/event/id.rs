@@ -1,15 +1,35 @@
 //! Identity: which id an event is stored under, and which day's partition that puts it in.
+//!
+//! # Derived ids
+//!
+//! An id that Eclusa derives is a UUID of version 8 (RFC 9562, section 5.8). No caller can send one:
+//! [`of_caller`] treats a caller's version 8 like any other string that is no UUID. So a producer
+//! cannot occupy the id that another producer's event will get. The bits, from the highest:
+//!
+//! | bits | content |
+//! |---|---|
+//! | 0-47 | SHA-256 of the name; with the marker: Unix time in milliseconds, as in a UUIDv7 |
+//! | 48-51 | version: 8 |
+//! | 52 | marker: 1 when the id carries a time, else 0 |
+//! | 53-63 | SHA-256 of the name |
+//! | 64-65 | variant: 2 |
+//! | 66-127 | SHA-256 of the name |
+//!
+//! The name is a namespace, the kind of the source and its parts with their lengths. No source of
+//! today has a time, so every derived id has the marker 0.
 
 use super::Event;
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
-use uuid::{Uuid, Version};
+use uuid::{Builder, Uuid, Version};
 
-/// Namespace of the UUIDv5 ids that Eclusa derives (RFC 9562, section 5.5). Changing it would make
-/// every derived id a new event.
+/// Namespace of the ids that Eclusa derives. Changing it would make every derived id a new event.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6a0f_3c58_9d1e_5b7a_8c42_e1d7_05b3_9f64);
 
-/// Bucket of every id that carries no day: all ids that are not UUIDv7.
+/// The bit of byte 6 that says that a derived id carries a time.
+const TIME_MARKER: u8 = 0x08;
+
+/// Bucket of every id that carries no day: all but UUIDv7 and derived ids with a time.
 pub const UNORDERED: NaiveDate = match NaiveDate::from_ymd_opt(1, 1, 1) {
     Some(day) => day,
     None => NaiveDate::MIN,
@@ -17,19 +37,41 @@ pub const UNORDERED: NaiveDate = match NaiveDate::from_ymd_opt(1, 1, 1) {
 
 /// Joins the parts with their lengths, so that `("a", "bc")` and `("ab", "c")` differ.
 fn derive(kind: &str, parts: &[&[u8]]) -> Uuid {
-    let mut name =
-        Vec::with_capacity(kind.len() + parts.iter().map(|p| p.len() + 8).sum::<usize>());
-    name.extend_from_slice(kind.as_bytes());
+    let mut name = Sha256::new();
+    name.update(NAMESPACE.as_bytes());
+    name.update(kind);
     for part in parts {
-        name.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        name.extend_from_slice(part);
+        name.update((part.len() as u64).to_be_bytes());
+        name.update(part);
     }
-    Uuid::new_v5(&NAMESPACE, &name)
+    let hash: [u8; 32] = name.finalize().into();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+    if let Some(byte) = bytes.get_mut(6) {
+        *byte &= !TIME_MARKER;
+    }
+    Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// A new id for an event that came without one.
 pub fn fresh() -> Uuid {
     Uuid::now_v7()
+}
+
+/// The id that a caller's `id` stands for: the UUID itself, or an id derived from producer and `id`.
+/// Only the canonical spelling counts as a UUID, since 32 hexadecimal digits are more often a hash.
+/// Version 8 is for derived ids alone.
+pub fn of_caller(producer: &str, id: &str) -> Uuid {
+    canonical(id)
+        .filter(|uuid| uuid.get_version() != Some(Version::Custom))
+        .unwrap_or_else(|| of_producer(producer, id))
+}
+
+/// A UUID in its canonical spelling, of whatever version.
+pub fn canonical(text: &str) -> Option<Uuid> {
+    (text.len() == 36)
+        .then(|| Uuid::try_parse(text).ok())
+        .flatten()
 }
 
 /// The id of a caller's `id` that is not a UUID: unique within its producer.
@@ -71,9 +113,9 @@ pub fn of_content(producer: &str, body: &[u8]) -> Uuid {
     derive("content", &[producer.as_bytes(), &Sha256::digest(body)])
 }
 
-/// The dead letter of an event: the same each time this very event fails, so that one that is
-/// delivered again after a crash is not put aside twice. Two events that share an id are two
-/// letters, since neither is in the log.
+/// The id of an event's dead letter: the same each time this event fails, so that one that is
+/// delivered again after a crash has one dead letter. Two events that share an id have two, since
+/// neither is in the log.
 pub fn of_failed_event(event: &Event) -> Uuid {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     // Not `received_at`: a foreign message gets another one each time it is delivered.
@@ -91,8 +133,8 @@ pub fn of_failed_event(event: &Event) -> Uuid {
     )
 }
 
-/// The dead letter of a message, or of one item of it, that is no event. `message` is what tells it
-/// from others with the same bytes.
+/// The id of the dead letter of a message, or of one item of it, that is not an event. `message` is
+/// what tells it from others with the same bytes.
 pub fn of_failed_message(message: &str, item: Option<usize>, body: &[u8]) -> Uuid {
     let item = item.map_or(u64::MAX, |item| item as u64);
     derive(
@@ -105,23 +147,25 @@ pub fn of_failed_message(message: &str, item: Option<usize>, body: &[u8]) -> Uui
     )
 }
 
-/// The partition of an event, a pure function of its id: the UTC day inside a UUIDv7, else
-/// [`UNORDERED`].
+/// The partition of an event, a pure function of its id: the UTC day inside a UUIDv7 or a derived id
+/// with a time, else [`UNORDERED`].
 pub fn bucket(event_id: &Uuid) -> NaiveDate {
-    if event_id.get_version() != Some(Version::SortRand) {
+    let [_, _, _, _, _, _, marked, ..] = event_id.into_bytes();
+    let carries_time = match event_id.get_version() {
+        Some(Version::SortRand) => true,
+        Some(Version::Custom) => marked & TIME_MARKER != 0,
+        _ => false,
+    };
+    if !carries_time {
         return UNORDERED;
     }
-    event_id
-        .get_timestamp()
-        .and_then(|time| {
-            let (seconds, nanos) = time.to_unix();
-            DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
-        })
-        .map_or(UNORDERED, |time| time.date_naive())
+    // Both have the milliseconds in their first 48 bits.
+    let millis = (event_id.as_u128() >> 80) as i64;
+    DateTime::from_timestamp_millis(millis).map_or(UNORDERED, |time| time.date_naive())
 }
 
 /// Refuses a UUIDv7 whose day lies more than a day ahead of `now` or more than `accept_days`
-/// behind it: each such day is a partition, and nobody should make partitions at will.
+/// behind it: each such day is a partition, and a caller must not create partitions at will.
 ///
 /// # Errors
 /// The reason, as a sentence for the caller.
@@ -171,8 +215,40 @@ mod tests {
         let v7 = Uuid::parse_str("017F22E2-79B0-7CC3-98C4-DC0C0C07398F").unwrap();
         assert_eq!(bucket(&v7), NaiveDate::from_ymd_opt(2022, 2, 22).unwrap());
         assert_eq!(bucket(&Uuid::new_v4()), UNORDERED);
-        assert_eq!(bucket(&of_producer("p", "1")), UNORDERED);
+        for n in 0..64 {
+            assert_eq!(bucket(&of_producer("p", &n.to_string())), UNORDERED);
+        }
         assert_eq!(bucket(&Uuid::nil()), UNORDERED);
+    }
+
+    #[test]
+    fn a_derived_id_with_a_time_has_the_bucket_of_its_day() {
+        let [mut bytes, v7] = [
+            "017F22E2-79B0-8CC3-98C4-DC0C0C07398F",
+            "017F22E2-79B0-7CC3-98C4-DC0C0C07398F",
+        ]
+        .map(|text| Uuid::parse_str(text).unwrap().into_bytes());
+        assert_eq!(bytes[6] & TIME_MARKER, TIME_MARKER);
+        assert_eq!(
+            bucket(&Uuid::from_bytes(bytes)),
+            bucket(&Uuid::from_bytes(v7))
+        );
+        bytes[6] &= !TIME_MARKER;
+        assert_eq!(bucket(&Uuid::from_bytes(bytes)), UNORDERED);
+    }
+
+    #[test]
+    fn no_caller_can_send_a_derived_id() {
+        let derived = of_producer("shop", "order-1001");
+        assert_eq!(derived.get_version(), Some(Version::Custom));
+        for text in [derived.to_string(), derived.to_string().to_uppercase()] {
+            for producer in ["shop", "blog"] {
+                assert_ne!(of_caller(producer, &text), derived);
+            }
+        }
+        let v4 = "8c5d6a44-9d5c-4b7e-9a43-0f7a3f1f9d11";
+        assert_eq!(of_caller("shop", v4), Uuid::parse_str(v4).unwrap());
+        assert_eq!(of_caller("shop", "order-1001"), derived);
     }
 
     #[test]

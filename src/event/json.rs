@@ -1,29 +1,29 @@
-//! What both stores can hold of a JSON value, checked at the edge so that no batch fails on it.
+//! Validation of JSON values against what both stores can hold, so that no batch fails on one.
 //!
-//! serde_json has already checked the syntax; this pass looks for what is valid JSON and yet no
-//! row: U+0000 and lone surrogates (PostgreSQL's `jsonb` has no such text), numbers outside
-//! `numeric`, keys given twice (one of them would be lost), and nesting without end.
+//! serde_json has already checked the syntax. This pass refuses valid JSON that PostgreSQL's `jsonb`
+//! cannot hold: U+0000, lone surrogates and numbers outside `numeric`; duplicate keys, of which one
+//! would be lost; and excessive nesting.
 
 use memchr::memchr2;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// Digits that PostgreSQL's `numeric` takes before the decimal point (its documentation, 8.1.2).
+/// Maximum digits of `numeric` before the decimal point (PostgreSQL documentation, 8.1.2).
 const NUMERIC_INTEGER_DIGITS: i64 = 131_072;
-/// Digits that it takes after the decimal point.
+/// Maximum digits of `numeric` after the decimal point.
 const NUMERIC_FRACTION_DIGITS: i64 = 16_383;
-/// From this many keys on an object's keys are looked up in a set rather than one by one.
+/// Number of keys from which an object's keys are looked up in a set.
 const MANY_KEYS: usize = 16;
 
-/// A container the scan is inside of.
+/// A container around the current position.
 enum Level<'a> {
     Object {
-        /// Where its keys begin in [`Scan::keys`].
+        /// Index of its first key in [`Scan::keys`].
         first: usize,
-        /// All its keys, once there are many.
+        /// All its keys, from [`MANY_KEYS`] on.
         many: Option<HashSet<Cow<'a, str>>>,
-        /// The key whose value is being read; `None` while a key is awaited.
+        /// The key of the current value; `None` while a key is expected.
         key: Option<&'a str>,
     },
     Array {
@@ -31,11 +31,11 @@ enum Level<'a> {
     },
 }
 
-/// Where the scan is. For most payloads it needs no memory of its own.
+/// State of the scan. Most payloads need no heap memory.
 #[derive(Default)]
 struct Scan<'a> {
     levels: SmallVec<[Level<'a>; 4]>,
-    /// The first keys of all objects the scan is inside of, one object's after the other's.
+    /// The first keys of all open objects, outermost object first.
     keys: SmallVec<[Cow<'a, str>; MANY_KEYS]>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A string has been read: a key, if one is awaited. Whether it is new, if it is one.
+    /// Records a string, which is a key if one is expected. `false` for a duplicate key.
     fn string(&mut self, literal: &Literal<'a>) -> bool {
         let Some(Level::Object { first, many, key }) = self.levels.last_mut() else {
             return true;
@@ -86,7 +86,7 @@ impl<'a> Scan<'a> {
         is_new
     }
 
-    /// Puts the place in front of a flaw.
+    /// Prefixes an error with the current path.
     fn place(&self, flaw: &str) -> String {
         let mut path = String::new();
         for level in &self.levels {
@@ -115,10 +115,10 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Checks a syntactically valid JSON text.
+/// Validates a syntactically valid JSON text.
 ///
 /// # Errors
-/// A sentence that begins with the place inside the value, such as
+/// A message that begins with the path inside the value, such as
 /// `at "cart"[3]: contains U+0000, which PostgreSQL cannot store`.
 pub fn check(text: &str, max_depth: usize) -> Result<(), String> {
     let mut scan = Scan::default();
@@ -159,15 +159,14 @@ pub fn check(text: &str, max_depth: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// A string as it is written.
 struct Literal<'a> {
-    /// What is between the quotes.
+    /// The text between the quotes.
     inner: &'a str,
     escaped: bool,
 }
 
 impl<'a> Literal<'a> {
-    /// The one whose inside begins at `start`, behind its opening quote.
+    /// Reads the literal whose text begins at `start`, after the opening quote.
     fn read(text: &'a str, start: usize) -> Result<Self, &'static str> {
         let bytes = text.as_bytes();
         let mut at = start;
@@ -193,9 +192,9 @@ impl<'a> Literal<'a> {
     }
 }
 
-/// How long the escape is whose backslash is at `at`.
+/// Length of the escape sequence whose backslash is at `at`.
 fn escape(bytes: &[u8], at: usize) -> Result<usize, &'static str> {
-    const SURROGATE: &str = "contains a lone surrogate, which is no character";
+    const SURROGATE: &str = "contains a lone surrogate, which is not a character";
     if bytes.get(at + 1) != Some(&b'u') {
         return Ok(2);
     }
@@ -223,15 +222,14 @@ fn code_unit(bytes: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// A number as it is written.
 struct Number<'a> {
     literal: &'a [u8],
-    /// Where its `e` is.
+    /// Index of its `e`.
     exponent_at: Option<usize>,
 }
 
 impl<'a> Number<'a> {
-    /// The one at the beginning of `bytes`.
+    /// Reads the literal at the beginning of `bytes`.
     fn read(bytes: &'a [u8]) -> Self {
         let mut exponent_at = None;
         let mut length = 0;
@@ -249,9 +247,9 @@ impl<'a> Number<'a> {
         }
     }
 
-    /// Whether `numeric` can hold it.
+    /// Checks that `numeric` can hold the number.
     fn check(&self) -> Result<(), &'static str> {
-        // Short literals without an exponent fit whatever they are.
+        // Short literals without an exponent always fit.
         if self.exponent_at.is_none() && self.literal.len() < 1_000 {
             return Ok(());
         }
@@ -264,7 +262,7 @@ impl<'a> Number<'a> {
                     .ok()
                     .and_then(|d| d.parse::<i64>().ok())
                     .filter(|e| e.abs() < 1_000_000)
-                    .ok_or("is a number beyond what PostgreSQL can store")?;
+                    .ok_or("is a number outside the range of PostgreSQL's numeric")?;
                 (self.literal.get(..at).unwrap_or_default(), exponent)
             }
         };
@@ -275,7 +273,7 @@ impl<'a> Number<'a> {
         if integer + exponent > NUMERIC_INTEGER_DIGITS
             || fraction - exponent > NUMERIC_FRACTION_DIGITS
         {
-            return Err("is a number beyond what PostgreSQL can store");
+            return Err("is a number outside the range of PostgreSQL's numeric");
         }
         Ok(())
     }
@@ -286,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_fine_passes() {
+    fn valid_values_pass() {
         for text in [
             "{}",
             r#"{"a":[1,2.5,-3e10,true,null,"x\"\\y"],"b":{"a":1}}"#,
@@ -300,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_row_can_hold_is_named_with_its_place() {
+    fn errors_name_the_path() {
         for (text, place, flaw) in [
             (
                 r#"{"a":{"b":["x","\u0000"]}}"#,
@@ -326,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_twice_among_many() {
+    fn a_duplicate_key_is_found_among_many() {
         let fields: Vec<String> = (0..100).map(|n| format!("\"k{n}\":{n}")).collect();
         assert_eq!(check(&format!("{{{}}}", fields.join(",")), 8), Ok(()));
         let twice = format!("{{{},\"k40\":0}}", fields.join(","));

@@ -1,12 +1,11 @@
-//! An event, from the moment it is parsed to the moment it is a row.
+//! An event from parsing to its row: identity, validation, encoding, acknowledgement.
 //!
 //! [`Event`] is what producers send and the store writes. It travels as a [`Delivery`]: the event
-//! and the [`Ticket`] that says to its source what became of it.
+//! and its [`Ticket`], which reports the outcome to the source.
 
 pub mod array;
-pub mod awaited;
 pub mod batch;
-pub mod completions;
+pub mod budget;
 pub mod delivery;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -15,7 +14,8 @@ pub mod id;
 pub mod item;
 pub mod json;
 pub mod outcome;
-pub mod request;
+pub mod read_waiters;
+pub mod shards;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -23,25 +23,25 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use uuid::Uuid;
 
-pub use awaited::Awaited;
-pub use batch::{Batch, Claim, Rows, Trigger};
-pub use completions::Completions;
-pub use delivery::{Delivery, Origin, Patience, Ticket};
+pub use batch::{Batch, PendingAck, Rows, Trigger};
+pub use delivery::{CallerMode, Delivery, Origin, Ticket};
 pub use outcome::{Cause, Outcome};
+pub use read_waiters::ReadWaiters;
+pub use shards::Shards;
 
 /// Where an event entered the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// `POST /v1/events`.
     Http,
-    /// A message of a foreign publisher on the broker.
+    /// A message of another publisher on the broker.
     Amqp,
     /// `eclusa events import`.
     Import,
 }
 
 impl Source {
-    /// The word that stands in the `source` column, in frames and in metric labels.
+    /// The word in the `source` column, in frames and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Http => "http",
@@ -58,53 +58,52 @@ impl Source {
     }
 }
 
-/// One event, validated: whatever is in here, both stores can write.
+/// A validated event, which both stores can write.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// The identity under which the event is stored once: the caller's UUID, a UUIDv5 of the
-    /// producer and the caller's other id, or a UUIDv7 made at the edge.
+    /// The identity under which the event is stored once: the caller's UUID, an id derived from
+    /// producer and the caller's other id ([`id`]), or a new UUIDv7.
     pub event_id: Uuid,
     /// The caller's id as it came, when it was not a UUID.
     pub original_id: Option<String>,
-    /// Whose events these are; ids that are not UUIDs are unique within a producer.
+    /// The producer; ids that are not UUIDs are unique within a producer.
     pub producer: Arc<str>,
-    /// Who did it; absent for sources without users.
+    /// The user; absent for sources without users.
     pub user_id: Option<String>,
-    /// What happened, such as `page.view`.
+    /// The event type, such as `page.view`.
     pub event_type: String,
     /// The payload: a JSON object as raw text, never parsed into a tree on the way.
     pub event_data: Box<RawValue>,
     /// The session it belongs to.
     pub session_id: Option<String>,
-    /// When it happened, as the caller said; `None` means at [`Event::received_at`].
+    /// Time of the event as given by the caller; `None` stands for [`Event::received_at`].
     pub timestamp: Option<DateTime<Utc>>,
-    /// When Eclusa took it, in whole microseconds.
+    /// Time of receipt, in whole microseconds.
     pub received_at: DateTime<Utc>,
-    /// The door it came in by.
+    /// How the event entered the flow.
     pub source: Source,
 }
 
 impl Event {
-    /// Bytes of an event and its ticket in memory, without the texts.
+    /// Memory of an event and its ticket without the texts, in bytes.
     const AROUND: usize = 600;
-    /// Bytes of what surrounds the texts in a batch or a message.
+    /// Overhead of an event in a batch or a message, in bytes.
     const AROUND_TEXT: usize = 200;
-    /// The least that an event is reckoned at in the memory budget.
+    /// The smallest footprint of an event in the memory budget, in bytes.
     pub const SMALLEST: usize = Self::AROUND + Self::AROUND_TEXT;
 
-    /// When it happened: the caller's time, or else the time of receipt.
+    /// The caller's timestamp, or else the time of receipt.
     pub fn occurred_at(&self) -> DateTime<Utc> {
         self.timestamp.unwrap_or(self.received_at)
     }
 
-    /// Bytes this event is reckoned at in the memory budget: beside its texts each part of it has
-    /// its place in memory, and there is the ticket.
+    /// Bytes that this event counts for in the memory budget.
     pub fn footprint(&self) -> usize {
         Self::AROUND + self.weight()
     }
 
-    /// Bytes this event is reckoned at in the bounds of batches and messages: its texts plus a fixed
-    /// part for what surrounds them.
+    /// Bytes that this event counts for in the bounds of batches and messages: its texts plus a fixed
+    /// overhead.
     pub fn weight(&self) -> usize {
         Self::AROUND_TEXT
             + self.event_data.get().len()
@@ -115,35 +114,28 @@ impl Event {
     }
 }
 
-/// An event as the log gives it back.
+/// An event as read from the log.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredEvent {
-    /// Place in the log: order of arrival, with gaps.
+    /// Position in the log: order of arrival, with gaps.
     #[serde(rename = "sequence")]
     pub id: i64,
-    /// The event's identity.
     #[serde(rename = "id")]
     pub event_id: Uuid,
     /// The caller's id, when it was not a UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub original_id: Option<String>,
-    /// Whose event it is.
     pub producer: String,
-    /// Who did it.
     pub user_id: Option<String>,
-    /// What happened.
     pub event_type: String,
-    /// The payload.
     pub event_data: Box<RawValue>,
-    /// The session.
     pub session_id: Option<String>,
-    /// When it happened.
+    /// Time of the event.
     pub timestamp: DateTime<Utc>,
-    /// When it was taken.
     pub received_at: DateTime<Utc>,
-    /// The door it came in by.
+    /// How the event entered the flow.
     pub source: String,
-    /// Whether every reaction to it is done (true when there is none).
+    /// Whether all reactions to the event have finished; true when there are none.
     pub processed: bool,
 }

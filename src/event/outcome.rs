@@ -1,32 +1,32 @@
-//! What can become of an event. Each event that enters the flow ends in exactly one of these.
+//! The outcomes of an event, and the causes of its failure. Each event that enters the flow has
+//! exactly one outcome.
 
-/// Why an event was dead-lettered.
+/// Why an event failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The message is none of the shapes Eclusa reads.
     Malformed,
     /// The message has a known shape, but a field breaks a rule.
     Invalid,
-    /// The store refuses this row whatever one does.
+    /// The store never accepts this row.
     Poison,
-    /// It failed in a way that may pass, too many times.
+    /// It failed too many times in a way that may pass.
     RetriesExhausted,
-    /// Writing it crashed, each time.
+    /// Writing it panicked each time.
     Panic,
-    /// Writing it never came to an end, each time, while others could be written.
+    /// Writing it never ended, while other events could be written.
     Timeout,
-    /// The broker put it aside: it lay in a queue longer than a policy allows.
+    /// Dead-lettered by the broker: it lay in a queue longer than a policy allows.
     Expired,
-    /// The broker put it aside: somebody else's consumer rejected it.
+    /// Dead-lettered by the broker: another consumer rejected it.
     Rejected,
-    /// The broker put it aside: it was delivered more often than a policy allows.
+    /// Dead-lettered by the broker: it was delivered more often than a policy allows.
     DeliveryLimit,
-    /// It was on the dead-letter queue without a word that this release knows.
+    /// It was on the dead-letter queue without a cause that this release knows.
     Unknown,
 }
 
 impl Cause {
-    /// All of them.
     pub const ALL: [Cause; 10] = [
         Cause::Malformed,
         Cause::Invalid,
@@ -71,23 +71,14 @@ pub enum Outcome {
     Stored,
     /// The log already had an event of this id.
     Duplicate,
-    /// Published again, to come back after a delay.
+    /// Published to a retry queue, from which it comes back.
     Retried,
     /// Confirmed by the dead-letter queue, or committed in the table of dead letters.
     DeadLettered(Cause),
-    /// The caller was told that it was not taken, and why.
-    Refused(Refusal),
-    /// Dropped unsettled: it is its source's again, which will bring it back.
+    /// Not taken, since the store or the broker is unavailable: the caller may repeat it later.
+    Refused,
+    /// Dropped unsettled: its source has it again and delivers it once more.
     Returned,
-}
-
-/// Why a caller was refused an event that had already entered the flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// Store or broker is away, or does not answer in time.
-    Unavailable,
-    /// There is no room; the caller should come back later.
-    Overloaded,
 }
 
 impl Outcome {
@@ -99,13 +90,13 @@ impl Outcome {
             Outcome::Duplicate => "duplicate",
             Outcome::Retried => "retried",
             Outcome::DeadLettered(_) => "dead_lettered",
-            Outcome::Refused(_) => "refused",
+            Outcome::Refused => "refused",
             Outcome::Returned => "returned",
         }
     }
 
     /// Whether the event is safe where it is now, so that its source may forget it.
     pub fn is_durable(self) -> bool {
-        !matches!(self, Outcome::Refused(_) | Outcome::Returned)
+        !matches!(self, Outcome::Refused | Outcome::Returned)
     }
 }

@@ -13,11 +13,11 @@ use subtle::ConstantTimeEq;
 /// Header that takes a bare key, for clients that cannot set `Authorization`.
 const API_KEY_HEADER: &str = "x-api-key";
 
-/// Whoever sent the request.
+/// The sender of a request.
 pub struct Caller {
-    /// Whose events they send.
+    /// The producer of the events it sends.
     pub producer: Arc<str>,
-    /// What they may do; `None` without keys in the settings, where everybody may do everything.
+    /// What it may do; `None` without keys in the settings, where every caller may do everything.
     scopes: Option<Vec<Scope>>,
 }
 

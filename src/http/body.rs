@@ -1,9 +1,9 @@
-//! A request's body, cut into items.
+//! A request's body, split into items.
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::event::budget::Permit;
 use crate::event::item::RawItem;
-use crate::supervision::Permit;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpRequest, web};
 use futures::StreamExt;
@@ -29,7 +29,7 @@ pub struct Items<'a> {
 /// The shape a request announces.
 ///
 /// # Errors
-/// 415 for anything but JSON and NDJSON, and for compressed bodies.
+/// 415 for anything but JSON and NDJSON, for a body without a content type, and for compressed bodies.
 pub fn shape(request: &HttpRequest) -> Result<Shape, Problem> {
     if let Some(encoding) = request.headers().get(CONTENT_ENCODING)
         && encoding != "identity"
@@ -37,12 +37,14 @@ pub fn shape(request: &HttpRequest) -> Result<Shape, Problem> {
         return Err(Problem::unsupported("the body must not be compressed"));
     }
     let Some(value) = request.headers().get(CONTENT_TYPE) else {
-        return Ok(Shape::Json);
+        return Err(Problem::unsupported(
+            "the request has no Content-Type; send application/json or application/x-ndjson",
+        ));
     };
     let text = value.to_str().unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim();
     let is_one_of = |names: &[&str]| names.iter().any(|name| essence.eq_ignore_ascii_case(name));
-    if is_one_of(&["application/json", "text/json", ""]) {
+    if is_one_of(&["application/json", "text/json"]) {
         Ok(Shape::Json)
     } else if is_one_of(&[
         "application/x-ndjson",
@@ -70,7 +72,7 @@ pub async fn read(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<(web::Bytes, Permit), Problem> {
-    let (limit, patience) = {
+    let (limit, caller_mode) = {
         let settings = state.settings.get();
         (settings.http.max_body, settings.http.request_timeout)
     };
@@ -107,12 +109,12 @@ pub async fn read(
         }
         Ok((body.freeze(), permit))
     };
-    tokio::time::timeout(patience, reading)
+    tokio::time::timeout(caller_mode, reading)
         .await
         .unwrap_or_else(|_| {
             Err(Problem::too_slow(format!(
                 "the body did not arrive within {}",
-                humantime::format_duration(patience)
+                humantime::format_duration(caller_mode)
             )))
         })
 }

@@ -1,41 +1,127 @@
-//! `POST /v1/events`: checks the items, gives each its identity, and answers when all are durable.
+//! `POST /v1/events`: checks the items, gives each its identity, and responds when all are durable.
 
 use super::HttpState;
 use super::auth::Caller;
 use super::body;
+use super::openapi::problems::IngestProblems;
+use super::openapi::schema;
 use super::problem::{ItemError, Problem};
-use crate::actors::http_ingest::Ingest;
 use crate::config::auth::Scope;
-use crate::event::item::{self, FieldError, Fields, Rules};
-use crate::event::outcome::Refusal;
-use crate::event::{Event, Outcome, Source, id, request};
-use crate::supervision::{Permit, Phase, failpoint};
+use crate::event::budget::Permit;
+use crate::event::item;
+use crate::event::item::{FieldError, Fields, Rules};
+use crate::event::{Event, Outcome, Source, id};
+use crate::ingest::http_ingest::Ingest;
+use crate::ingest::request;
+use crate::supervision::{Phase, failpoint};
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Longest `Idempotency-Key` taken.
 const MAX_KEY_BYTES: usize = 256;
 
-/// From so many errors on only the first of each item is told: an answer must not be many times as large
-/// as what it answers.
+/// Beyond this many errors, one error per item is reported, to bound the response.
 const MANY_ERRORS: usize = 200;
 
-/// What became of an item.
-#[derive(Serialize)]
-struct Taken {
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum IngestStatus {
+    /// Committed in the store.
+    Stored,
+    /// Confirmed by the work queue; it becomes readable soon.
+    Queued,
+    /// The store already has an event of this id.
+    Duplicate,
+    /// The store refuses the event, which is kept as a dead letter.
+    DeadLettered,
+}
+
+/// An event that was accepted.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AcceptedEvent)]
+pub struct IngestedEvent {
+    /// The id that the event is stored under.
+    pub id: Uuid,
+    /// What became of it.
+    pub status: IngestStatus,
+}
+
+/// The events of an array or of NDJSON, in their order.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AcceptedEvents)]
+pub struct IngestReply {
+    /// Their number.
+    pub accepted: usize,
+    /// Each event.
+    pub items: Vec<IngestedEvent>,
+}
+
+/// The event's id and status, or those of each event of an array.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Accepted {
+    Event(IngestedEvent),
+    Events(IngestReply),
+}
+
+/// An id under which the event is stored, and the caller's where it differs.
+struct AssignedId {
     id: Uuid,
-    status: &'static str,
+    original: Option<String>,
 }
 
-#[derive(Serialize)]
-struct TakenList {
-    accepted: usize,
-    items: Vec<Taken>,
-}
-
-/// `POST /v1/events`
+/// Send events
+///
+/// The body is one event, an array of events, or one event a line (NDJSON). 202 means that all of
+/// them are durable; they are readable soon after. If one is not valid, none is taken, and the
+/// response names all errors.
+///
+/// An event is stored once per id. `id` may be a UUID, which is global, or any other string, which
+/// is unique within the producer: the name of the API key. Without an `id`, an `Idempotency-Key`
+/// makes a repeat of the whole request safe. Without either, a 503 names the ids that the events
+/// were given; a repeat that carries them is safe.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    tag = "events",
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "Makes the ids of events that have none: a repeat with the same key and the \
+                        same items stores nothing twice.",
+         min_length = 1, max_length = 256, pattern = r"^[!-~]([\t -~]*[!-~])?$")
+    ),
+    request_body(
+        description = "An event, an array of events, or NDJSON: the events of an array, one a line.",
+        content(
+            (schema::EventOrEvents = "application/json", examples(
+                ("event" = (summary = "One event", value = json!({
+                    "userId": "u1", "eventType": "page.view", "eventData": {"path": "/"}}))),
+                ("events" = (summary = "Several events", value = json!([
+                    {"id": "order-1001", "userId": "u1", "eventType": "order.placed",
+                     "eventData": {"total": 12.5}, "sessionId": "s1",
+                     "timestamp": "2026-01-31T09:30:00Z"},
+                    {"userId": "u2", "eventType": "page.view"}])))
+            )),
+            (schema::Events = "application/x-ndjson", example = json!([
+                {"userId": "u1", "eventType": "page.view"},
+                {"userId": "u2", "eventType": "page.view"}]))
+        )
+    ),
+    responses(
+        (status = 202, description = "All events are durable.", body = Accepted,
+         examples(
+            ("event" = (summary = "One event", value = json!({
+                "id": "019c1330-9f4c-7c5e-a3c4-0d4b8f0a6f11", "status": "stored"}))),
+            ("events" = (summary = "Several events", value = json!({"accepted": 1, "items": [
+                {"id": "019c1330-9f4c-7c5e-a3c4-0d4b8f0a6f11", "status": "queued"}]})))
+         )),
+        IngestProblems
+    )
+)]
 pub async fn post_events(
     request: HttpRequest,
     state: web::Data<HttpState>,
@@ -51,9 +137,10 @@ pub async fn post_events(
             return Err(Problem::unavailable("this process is stopping"));
         }
         let (bytes, permit) = body::read(&state, &request, payload).await?;
-        let (events, single) = read_events(&state, &caller, request.headers(), shape, &bytes)?;
+        let key = idempotency_key(request.headers())?;
+        let (events, single) = read_events(&state, &caller, key, shape, &bytes)?;
         drop(bytes);
-        take(&state, events, single, permit).await
+        take(&state, events, key.is_some(), single, permit).await
     };
     result.await.inspect_err(|problem| {
         state
@@ -67,45 +154,60 @@ pub async fn post_events(
 async fn take(
     state: &HttpState,
     events: Vec<Event>,
+    keyed: bool,
     single: bool,
     mut permit: Permit,
 ) -> Result<HttpResponse, Problem> {
-    let ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
+    let ids: Vec<AssignedId> = events
+        .iter()
+        .map(|event| AssignedId {
+            id: event.event_id,
+            original: event.original_id.clone(),
+        })
+        .collect();
+    let refused = |problem: Problem| repeatable(problem, &ids, keyed);
     let weight = events.iter().map(Event::footprint).sum();
-    state
-        .doors
-        .check()
-        .map_err(|problem| problem.with_ids(ids.clone()))?;
+    if let Err(away) = state.admission.check() {
+        let problem = Problem::unavailable(format!("{away}; repeat the request"));
+        return Err(refused(problem.after(away.retry_after)));
+    }
     // From here on the events are charged for themselves, no longer for the body.
     if !permit.try_resize(weight) {
-        let detail = "more events are on their way than ingest.max_in_flight allows";
-        return Err(Problem::overloaded(detail).with_ids(ids));
+        let detail = "more events are in flight than ingest.max_in_flight allows";
+        return Err(refused(Problem::overloaded(detail)));
     }
     state.accepted.inc_by(events.len() as u64);
-    let accounts = state.metrics.ledgers.intake.clone();
+    let accounts = state.metrics.ledgers.ingest.clone();
     let completions = Some(state.completions.clone());
     let (deliveries, outcomes) = request::open(events, accounts, permit, completions);
-    // If the mailbox is full the message is dropped here, and its tickets answer for it.
+    // If the mailbox is full the message is dropped here, and its tickets settle the request.
     drop(state.ingest.try_send(Ingest(deliveries)));
-    let patience = state.settings.get().ingest.timeout;
-    let outcomes = match tokio::time::timeout(patience, outcomes).await {
-        Ok(Ok(outcomes)) => outcomes,
-        Ok(Err(_)) | Err(_) => {
-            return Err(Problem::unavailable(format!(
-                "not known to be durable after {}; repeat the request with these ids",
-                humantime::format_duration(patience)
-            ))
-            .with_ids(ids));
-        }
-    };
-    answer(&outcomes, ids, single)
+    let timeout = state.settings.get().ingest.timeout;
+    match tokio::time::timeout(timeout, outcomes).await {
+        Ok(Ok(outcomes)) => respond(&outcomes, &ids, single).map_err(refused),
+        Ok(Err(_)) | Err(_) => Err(refused(Problem::unavailable(format!(
+            "not known to be durable after {}; repeat the request",
+            humantime::format_duration(timeout)
+        )))),
+    }
 }
 
-/// All events of the body, or everything that is wrong with it.
+/// Adds to a 503 the ids that make a repeat safe: those that the caller sent, and new ones. With an
+/// `Idempotency-Key` there are none to add, since a repeat with the same key gets the same ids.
+fn repeatable(problem: Problem, ids: &[AssignedId], keyed: bool) -> Problem {
+    let problem = problem.of_events(ids.len());
+    if keyed {
+        return problem;
+    }
+    let id = |id: &AssignedId| id.original.clone().unwrap_or_else(|| id.id.to_string());
+    problem.with_ids(ids.iter().map(id).collect())
+}
+
+/// All events of the body, or all its errors.
 fn read_events(
     state: &HttpState,
     caller: &Caller,
-    headers: &HeaderMap,
+    key: Option<&str>,
     shape: body::Shape,
     bytes: &[u8],
 ) -> Result<(Vec<Event>, bool), Problem> {
@@ -118,7 +220,6 @@ fn read_events(
             max_event_bytes,
         )
     };
-    let key = idempotency_key(headers)?;
     let body::Items { items, single } = body::items(bytes, shape, max_items)?;
     let now = item::now();
     let count = items.len();
@@ -142,7 +243,7 @@ fn read_events(
         match event {
             Ok(event) => events.push(event),
             Err(flaws) => {
-                // Every bad item is told, but not all of each when there are many.
+                // Every bad item is reported, but not all errors of each when there are many.
                 let most = if errors.len() < MANY_ERRORS {
                     usize::MAX
                 } else {
@@ -192,37 +293,68 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         })
 }
 
-/// 202 when every event is durable, else what the worst of them asks for.
-fn answer(outcomes: &[Outcome], ids: Vec<Uuid>, single: bool) -> Result<HttpResponse, Problem> {
-    let repeat = "repeat the request with these ids; what is stored already stays stored once";
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Refused(Refusal::Overloaded) => {
-                return Err(Problem::overloaded(format!("no room; {repeat}")).with_ids(ids));
-            }
-            Outcome::Refused(Refusal::Unavailable) | Outcome::Returned => {
-                return Err(
-                    Problem::unavailable(format!("not made durable; {repeat}")).with_ids(ids)
-                );
-            }
-            _ => {}
-        }
+/// 202 when every event is durable, else the response to the worst outcome.
+fn respond(
+    outcomes: &[Outcome],
+    ids: &[AssignedId],
+    single: bool,
+) -> Result<HttpResponse, Problem> {
+    if !outcomes.iter().all(|outcome| outcome.is_durable()) {
+        return Err(Problem::unavailable(
+            "not made durable; repeat the request; what is stored already is not stored twice",
+        ));
     }
-    let mut taken = outcomes.iter().zip(ids).map(|(outcome, id)| Taken {
-        id,
+    let mut items = outcomes.iter().zip(ids).map(|(outcome, id)| IngestedEvent {
+        id: id.id,
         status: match outcome {
-            Outcome::Published => "queued",
-            Outcome::Duplicate => "duplicate",
-            Outcome::DeadLettered(_) => "deadLettered",
-            _ => "stored",
+            Outcome::Published => IngestStatus::Queued,
+            Outcome::Duplicate => IngestStatus::Duplicate,
+            Outcome::DeadLettered(_) => IngestStatus::DeadLettered,
+            _ => IngestStatus::Stored,
         },
     });
-    if single && let Some(one) = taken.next() {
+    if single && let Some(one) = items.next() {
         return Ok(HttpResponse::Accepted().json(one));
     }
-    let items: Vec<Taken> = taken.collect();
-    Ok(HttpResponse::Accepted().json(TakenList {
+    let items: Vec<IngestedEvent> = items.collect();
+    Ok(HttpResponse::Accepted().json(IngestReply {
         accepted: items.len(),
         items,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::ResponseError;
+    use actix_web::body::to_bytes;
+    use futures::FutureExt;
+    use serde_json::{Value, json};
+
+    fn told(problem: &Problem) -> Value {
+        let body = to_bytes(problem.error_response().into_body());
+        serde_json::from_slice(&body.now_or_never().unwrap().unwrap()).unwrap()
+    }
+
+    /// The event id in the place of the caller's would make another event of a repeat.
+    #[test]
+    fn a_503_names_ids_with_which_a_repeat_is_the_same_events() {
+        let fresh = id::fresh();
+        let ids = [
+            AssignedId {
+                id: id::of_producer("shop", "order-1"),
+                original: Some("order-1".to_owned()),
+            },
+            AssignedId {
+                id: fresh,
+                original: None,
+            },
+        ];
+        let problem = repeatable(Problem::unavailable("no"), &ids, false);
+        assert_eq!(told(&problem)["ids"], json!(["order-1", fresh]));
+        assert_eq!(problem.events(), 2);
+        let problem = repeatable(Problem::unavailable("no"), &ids, true);
+        assert!(told(&problem).get("ids").is_none());
+        assert_eq!(problem.events(), 2);
+    }
 }

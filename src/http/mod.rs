@@ -1,146 +1,198 @@
-//! The HTTP door. This file is the table of routes; each group has a file of its own.
+//! The HTTP API. This file is the table of routes; each group of handlers has a file of its own.
 
 pub mod auth;
 pub mod body;
 pub mod dead_letters;
-pub mod doors;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 pub mod ingest;
+mod listing;
 pub mod observe;
+pub mod openapi;
 pub mod probes;
 pub mod problem;
 pub mod queries;
+mod same_origin;
 
-use crate::actors::{HttpIngest, Lanes};
+use crate::batch::writer_partitions::WriterPartitions;
 use crate::config::LiveSettings;
-use crate::event::{Awaited, Completions};
+use crate::dead_letters::replay::Replayer;
+use crate::event::budget::Budget;
+use crate::event::read_waiters::ReadWaiters;
+use crate::ingest::admission::AdmissionControl;
+use crate::ingest::completions::Completions;
+use crate::ingest::http_ingest::HttpIngest;
 use crate::metrics::Metrics;
-use crate::retry::replay::Replayer;
 use crate::store::{DeadLetterStore, EventStore};
-use crate::supervision::{Budget, HealthBoard, Lifecycle, Mailbox};
-use actix_web::{Resource, Route, guard, web};
-use dead_letters::count::LetterCount;
-use doors::Doors;
-use observe::Observe;
+use crate::supervision::{HealthBoard, Lifecycle, Mailbox};
+use actix_web::http::Method;
+use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route, guard, web};
+use dead_letters::count::DeadLetterCount;
+use observe::{Access, Observe};
 use prometheus::IntCounter;
 use std::sync::Arc;
 
-/// What the handlers of one worker share.
+/// State shared by the handlers of one worker.
 #[derive(Clone)]
 pub struct HttpState {
-    /// Settings; limits and keys change at run time.
+    /// Settings; some change at run time.
     pub settings: LiveSettings,
     /// The log.
     pub store: Arc<dyn EventStore>,
-    /// What was put aside.
+    /// The dead letters.
     pub letters: Arc<dyn DeadLetterStore>,
-    /// The number of those, for the metrics.
-    pub letter_count: LetterCount,
-    /// The way for them back into the flow.
+    /// Their number, for the metrics.
+    pub letter_count: DeadLetterCount,
+    /// Sends dead letters into the flow again.
     pub replayer: Replayer,
     /// This worker's ingest actor.
     pub ingest: Mailbox<HttpIngest>,
-    /// This worker's answers.
+    /// Completed requests of this worker.
     pub completions: Completions,
-    /// Events taken at this door.
+    /// Counter of events accepted over HTTP.
     pub accepted: IntCounter,
-    /// For readers who wait.
-    pub lanes: Lanes,
+    /// The writers, for readers that wait for an event.
+    pub partitions: WriterPartitions,
     /// Whether events can be made durable now.
-    pub doors: Doors,
-    /// Who waits for which event.
-    pub awaited: Awaited,
+    pub admission: AdmissionControl,
+    /// Readers that wait for an event.
+    pub read_waiters: ReadWaiters,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
     pub health: HealthBoard,
-    /// Whether the process is leaving.
+    /// Whether the process is stopping.
     pub lifecycle: Lifecycle,
-    /// Metrics.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// All routes, with their metrics. What takes most requests stands first: paths are compared in
-/// this order.
+/// Registers all routes.
 pub fn routes(config: &mut web::ServiceConfig, metrics: &Arc<Metrics>) {
-    let site = |path: &'static str| Site::new(path, metrics);
-    let events = |path| {
-        site(path)
-            .route(web::post().to(ingest::post_events))
-            .route(get().to(queries::list_events))
-    };
-    config
-        .service(events("/v1/events").done())
-        .service(events("/events").done())
-        .service(
-            site("/v1/events/{id}")
-                .route(get().to(queries::get_event))
-                .done(),
-        )
-        .service(
-            site("/v1/dead-letters")
-                .route(get().to(dead_letters::list))
-                .done(),
-        )
-        .service(
-            site("/v1/dead-letters/replay")
-                .route(web::post().to(dead_letters::actions::post_replay))
-                .done(),
-        )
-        .service(
-            site("/v1/dead-letters/purge")
-                .route(web::post().to(dead_letters::actions::post_purge))
-                .done(),
-        )
-        .service(
-            site("/v1/dead-letters/{id}")
-                .route(get().to(dead_letters::get))
-                .done(),
-        )
-        .service(site("/health/live").route(get().to(probes::live)).done())
-        .service(site("/health/ready").route(get().to(probes::ready)).done())
-        .service(site("/metrics").route(get().to(probes::metrics)).done());
+    for site in table(metrics) {
+        config.service(site.into_resource());
+    }
     #[cfg(feature = "failpoints")]
     config.service(web::resource("/failpoints/{name:.*}").route(web::put().to(failpoints::put)));
-    config.default_service(
-        web::route()
-            .to(problem::not_found)
-            .wrap(Observe::new("unmatched", metrics)),
-    );
+    config.default_service(web::route().to(problem::not_found).wrap(Observe::new(
+        "unmatched",
+        Access::SameOrigin,
+        metrics,
+    )));
 }
 
-/// Load balancers probe with HEAD; the body is left out on the way.
-fn get() -> Route {
-    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+/// The table of routes. Paths are compared in this order, so those with most requests come first.
+fn table(metrics: &Arc<Metrics>) -> Vec<Site> {
+    let site = |path: &'static str| Site::new(path, Access::SameOrigin, metrics);
+    let open = |path: &'static str| Site::new(path, Access::Open, metrics);
+    let events = |path| {
+        site(path)
+            .post(ingest::post_events)
+            .get(queries::list_events)
+    };
+    vec![
+        events("/v1/events"),
+        events("/events"),
+        site("/v1/events/{id}").get(queries::get_event),
+        site("/v1/dead-letters").get(dead_letters::list),
+        site("/v1/dead-letters/replay").post(dead_letters::actions::post_replay),
+        site("/v1/dead-letters/purge").post(dead_letters::actions::post_purge),
+        site("/v1/dead-letters/{id}").get(dead_letters::get),
+        open("/health/live").get(probes::live),
+        open("/health/ready").get(probes::ready),
+        site("/metrics").get(probes::metrics),
+        open("/openapi.json").get(openapi::document),
+        open("/docs").get(openapi::page),
+    ]
 }
 
 /// A path and its routes, each of them observed.
-struct Site<'a> {
+struct Site {
     resource: Resource,
     path: &'static str,
-    metrics: &'a Arc<Metrics>,
+    access: Access,
+    methods: Vec<Method>,
+    metrics: Arc<Metrics>,
 }
 
-impl<'a> Site<'a> {
-    fn new(path: &'static str, metrics: &'a Arc<Metrics>) -> Self {
+impl Site {
+    fn new(path: &'static str, access: Access, metrics: &Arc<Metrics>) -> Self {
         Self {
             resource: web::resource(path),
             path,
-            metrics,
+            access,
+            methods: Vec::new(),
+            metrics: Arc::clone(metrics),
         }
     }
 
-    fn route(mut self, route: Route) -> Self {
-        let observe = Observe::new(self.path, self.metrics);
+    /// Load balancers probe with HEAD, which leaves out the body.
+    fn get<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args, Output: Responder + 'static>,
+        Args: FromRequest + 'static,
+    {
+        let route = web::route().guard(guard::Any(guard::Get()).or(guard::Head()));
+        self.route(Method::GET, route.to(handler))
+    }
+
+    fn post<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args, Output: Responder + 'static>,
+        Args: FromRequest + 'static,
+    {
+        self.route(Method::POST, web::post().to(handler))
+    }
+
+    fn route(mut self, method: Method, route: Route) -> Self {
+        let observe = Observe::new(self.path, self.access, &self.metrics);
         self.resource = self.resource.route(route.wrap(observe));
+        self.methods.push(method);
         self
     }
 
-    /// Other methods are told which ones there are.
-    fn done(self) -> Resource {
-        let observe = Observe::new(self.path, self.metrics);
+    /// Other methods get a 405 that names these.
+    fn into_resource(self) -> Resource {
+        let mut allow: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        allow.sort_unstable();
+        let allow = allow.join(", ");
+        let refuse = move |request: HttpRequest| {
+            std::future::ready(problem::method_not_allowed(&request, allow.clone()))
+        };
+        let observe = Observe::new(self.path, self.access, &self.metrics);
         self.resource
-            .default_service(web::route().to(problem::method_not_allowed).wrap(observe))
+            .default_service(web::route().to(refuse).wrap(observe))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_route_is_in_the_openapi_document_and_no_other() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let registered: BTreeSet<String> = table(&metrics)
+            .iter()
+            // Documents the API, and is not part of it.
+            .filter(|site| site.path != "/docs")
+            .flat_map(|site| {
+                let method = |method: &Method| format!("{method} {}", site.path);
+                site.methods.iter().map(method).collect::<Vec<_>>()
+            })
+            .collect();
+        let document = serde_json::to_value(openapi::build()).unwrap();
+        let documented: BTreeSet<String> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, item)| {
+                let methods = item.as_object().unwrap().keys();
+                let name = |method: &String| format!("{} {path}", method.to_uppercase());
+                methods.map(name).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(registered, documented);
     }
 }

@@ -1,10 +1,12 @@
-//! What every request passes: it is counted, timed, and logged at debug.
+//! The middleware of every route: it refuses the requests of foreign web pages
+//! (`same_origin`), counts, times, and logs at debug.
 //!
-//! The middleware sits on each route, not on the application: there it knows the route's pattern
-//! and keeps the handles of its metrics, so that a request looks up neither.
+//! It sits on each route, not on the application: there it knows the route's pattern and keeps the
+//! handles of its metrics, so that a request looks up neither.
 
 use super::HttpState;
 use super::problem::Problem;
+use super::same_origin;
 use crate::metrics::Metrics;
 use crate::supervision::Phase;
 use actix_web::body::BoxBody;
@@ -21,15 +23,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Which requests a route takes when there are no API keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Those that pass `same_origin::check`.
+    SameOrigin,
+    /// All: probes, which may come without a `Host`, and documents that hold no data.
+    Open,
+}
+
 /// The middleware of one route of one worker.
 pub struct Observe(Rc<Route>);
 
 impl Observe {
     /// For the route with this pattern. The pattern, not the path: paths are made by callers, and
     /// would be series without end.
-    pub fn new(route: &'static str, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(route: &'static str, access: Access, metrics: &Arc<Metrics>) -> Self {
         Self(Rc::new(Route {
             route,
+            access,
             seconds: metrics.http_seconds.with_label_values(&[route]),
             answers: RefCell::default(),
             metrics: Arc::clone(metrics),
@@ -40,6 +52,7 @@ impl Observe {
 /// A route and its metrics.
 struct Route {
     route: &'static str,
+    access: Access,
     seconds: Histogram,
     /// Counters of the answers given so far, by method and status: few, and the usual one first.
     answers: RefCell<Vec<(&'static str, u16, IntCounter)>>,
@@ -105,9 +118,23 @@ where
         let route = Rc::clone(&self.route);
         let method = known_method(request.method().as_str());
         let state = request.app_data::<web::Data<HttpState>>().cloned();
-        let answer = AssertUnwindSafe(self.service.call(request)).catch_unwind();
+        let checked = match (route.access, &state) {
+            (Access::SameOrigin, Some(state)) => {
+                same_origin::check(&state.settings.get(), request.headers())
+            }
+            _ => Ok(()),
+        };
+        let answer = match checked {
+            Ok(()) => AssertUnwindSafe(self.service.call(request))
+                .catch_unwind()
+                .left_future(),
+            Err(problem) => {
+                tracing::debug!(route = route.route, %problem, "request refused");
+                ready(Ok(Err(problem.into()))).right_future()
+            }
+        };
         Box::pin(async move {
-            // A panic in a handler is one request's misfortune; its caller hears that it was ours.
+            // A panic in a handler fails this request alone, with a 500.
             let mut result = answer.await.unwrap_or_else(|_panic| {
                 Err(Problem::internal("a defect in Eclusa; its log says more").into())
             });

@@ -1,55 +1,134 @@
-//! `/health/live`, `/health/ready` and `/metrics`.
+//! Probes and metrics: `/health/live`, `/health/ready` and `/metrics`.
 
 use super::HttpState;
 use super::auth::Caller;
+use super::openapi::problems::MetricsProblems;
 use super::problem::Problem;
 use crate::config::auth::Scope;
 use crate::supervision::Phase;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Duration;
+use utoipa::ToSchema;
 
-/// How long the store may take to say that it is there. Kubernetes gives a probe one second.
-const PATIENCE: Duration = Duration::from_millis(900);
+/// Time-out of the store's ping. Kubernetes gives a probe one second.
+const PING_TIMEOUT: Duration = Duration::from_millis(900);
 /// An actor whose messages wait this long without one being taken is stuck.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// `GET /health/live`: the process answers.
-pub async fn live() -> HttpResponse {
-    HttpResponse::Ok().json(json!({"status": "alive"}))
+/// The response of a liveness probe.
+#[derive(Serialize, ToSchema)]
+struct Liveness {
+    #[schema(example = "alive")]
+    status: &'static str,
 }
 
-/// `GET /health/ready`: an event can be taken now, or which part stands in the way.
+/// The response of a readiness probe.
+#[derive(Serialize, ToSchema)]
+struct Readiness {
+    status: ReadinessStatus,
+    /// `store`, `broker` (in full mode), `actors` and `lifecycle`.
+    parts: BTreeMap<&'static str, Part>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ReadinessStatus {
+    Ready,
+    Unready,
+}
+
+/// A part of the process.
+#[derive(Serialize, ToSchema)]
+struct Part {
+    status: PartStatus,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    detail: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum PartStatus {
+    Up,
+    Down,
+}
+
+/// Liveness: the process answers
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "operation",
+    security(()),
+    responses((status = 200, description = "The process answers.", body = Liveness))
+)]
+pub async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(Liveness { status: "alive" })
+}
+
+/// Readiness: an event can be accepted
+///
+/// A 503 names the part that is down. In full mode `ready` does not mean that rows are written: look
+/// at the parts.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "operation",
+    security(()),
+    responses(
+        (status = 200, description = "Events can be accepted.", body = Readiness,
+         example = json!({"status": "ready", "parts": {"store": {"status": "up"},
+             "actors": {"status": "up"}, "lifecycle": {"status": "up"}}})),
+        (status = 503, description = "Events cannot be accepted.", body = Readiness,
+         headers(("retry-after" = u64, description = "Seconds to wait before a retry.")),
+         example = json!({"status": "unready", "parts": {
+             "store": {"status": "down", "detail": "circuit breaker open"},
+             "actors": {"status": "up"}, "lifecycle": {"status": "up"}}}))
+    )
+)]
 pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
-    let mut parts = Map::new();
+    let mut parts = BTreeMap::new();
     let mut ready = true;
-    let mut part = |name: &str, up: bool, needed: bool, detail: String| {
+    let mut part = |name: &'static str, up: bool, needed: bool, detail: String| {
         ready &= up || !needed;
-        let status = if up { "up" } else { "down" };
-        let mut value = json!({"status": status});
-        if let (false, Value::Object(map)) = (up, &mut value) {
-            map.insert("detail".to_owned(), Value::String(detail));
-        }
-        parts.insert(name.to_owned(), value);
+        let part = if up {
+            Part {
+                status: PartStatus::Up,
+                detail: None,
+            }
+        } else {
+            Part {
+                status: PartStatus::Down,
+                detail: Some(detail),
+            }
+        };
+        parts.insert(name, part);
     };
 
-    let breaker = format!("circuit breaker {}", state.doors.store.state().as_str());
-    let needs_store = state.doors.needs_store();
-    match tokio::time::timeout(PATIENCE, state.store.ping()).await {
-        Ok(Ok(())) => part("store", state.doors.store.is_closed(), needs_store, breaker),
+    let breaker = format!("circuit breaker {}", state.admission.store.state().as_str());
+    let needs_store = state.admission.needs_store();
+    match tokio::time::timeout(PING_TIMEOUT, state.store.ping()).await {
+        Ok(Ok(())) => part(
+            "store",
+            state.admission.store.is_closed(),
+            needs_store,
+            breaker,
+        ),
         Ok(Err(error)) => part("store", false, needs_store, error.to_string()),
         Err(_) => part(
             "store",
             false,
             needs_store,
-            format!("no answer within {PATIENCE:?}"),
+            format!("no answer within {PING_TIMEOUT:?}"),
         ),
     }
-    if let Some(up) = state.doors.broker_is_up() {
-        // While the store stands in for it, events can be taken all the same.
-        let needed = state.doors.refuses;
-        let detail = state.doors.broker_detail();
+    if let Some(up) = state.admission.broker_is_up() {
+        // While the store stands in for the broker, events can be accepted all the same.
+        let needed = state.admission.refuses;
+        let detail = state.admission.broker_detail();
         part("broker", up, needed, detail);
     }
     let stuck = state.health.stuck(STUCK);
@@ -67,13 +146,26 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
     if !ready {
         response.insert_header(("retry-after", "1"));
     }
-    response.json(json!({
-        "status": if ready { "ready" } else { "unready" },
-        "parts": parts,
-    }))
+    let status = if ready {
+        ReadinessStatus::Ready
+    } else {
+        ReadinessStatus::Unready
+    };
+    response.json(Readiness { status, parts })
 }
 
-/// `GET /metrics`
+/// Metrics in the text format of Prometheus
+///
+/// With `auth.public_metrics = false` it needs a key with the scope `read`.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses(
+        (status = 200, description = "The metrics.", body = String, content_type = "text/plain"),
+        MetricsProblems
+    )
+)]
 pub async fn metrics(
     state: web::Data<HttpState>,
     caller: Result<Caller, Problem>,
@@ -81,10 +173,7 @@ pub async fn metrics(
     if !state.settings.get().auth.public_metrics {
         caller?.require(Scope::Read)?;
     }
-    state
-        .letter_count
-        .refresh(&*state.letters, &state.metrics)
-        .await;
+    state.letter_count.refresh(&state.letters, &state.metrics);
     let in_flight = i64::try_from(state.budget.used()).unwrap_or(i64::MAX);
     state.metrics.in_flight_bytes.set(in_flight);
     let text = state.metrics.render().map_err(|error| {

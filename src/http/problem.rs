@@ -1,5 +1,5 @@
-//! Errors on the wire: `application/problem+json` (RFC 9457). Whose fault it is shows in the
-//! status: 4xx the caller's, 5xx ours, and a 503 always says when to come back.
+//! Error responses: `application/problem+json` (RFC 9457). A 4xx is the caller's error, a 5xx the
+//! server's; a 503 always has `Retry-After`.
 
 use crate::event::item::FieldError;
 use actix_web::http::StatusCode;
@@ -7,17 +7,16 @@ use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
 use std::time::Duration;
-use uuid::Uuid;
 
-/// When a refused caller may come back, unless there is reason to say otherwise.
-const COME_BACK: Duration = Duration::from_secs(1);
+/// `Retry-After` of a 503 unless there is reason for another.
+const RETRY_LATER: Duration = Duration::from_secs(1);
 
-/// A flaw of one item of a request.
+/// An error in one item of a request.
 #[derive(Debug, Clone, Serialize)]
 pub struct ItemError {
-    /// Which item, from 0.
+    /// Index of the item, from 0.
     pub index: usize,
-    /// What of it, and why.
+    /// The field and the reason.
     #[serde(flatten)]
     pub flaw: FieldError,
 }
@@ -37,9 +36,9 @@ struct Parts {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ItemError>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    ids: Vec<Uuid>,
+    ids: Vec<String>,
     #[serde(skip)]
-    allow: Option<&'static str>,
+    allow: Option<String>,
     #[serde(skip)]
     retry_after: Duration,
     /// Events of the request, as far as they were counted.
@@ -64,7 +63,7 @@ impl Problem {
             errors: Vec::new(),
             ids: Vec::new(),
             allow: None,
-            retry_after: COME_BACK,
+            retry_after: RETRY_LATER,
             events: 1,
             reason,
         }))
@@ -98,7 +97,7 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
-    /// 403: a key that may not do this.
+    /// 403: the key lacks the scope, or the request comes from a foreign web page.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "unauthorized", detail)
     }
@@ -128,7 +127,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
-    /// 503: come back later.
+    /// 503: retry later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
@@ -138,14 +137,19 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
     }
 
-    /// Names the ids that the events have been given, so that a repeat can carry them.
-    pub fn with_ids(mut self, ids: Vec<Uuid>) -> Self {
-        self.0.events = ids.len();
+    /// Sets the number of events that were refused.
+    pub fn of_events(mut self, events: usize) -> Self {
+        self.0.events = events;
+        self
+    }
+
+    /// Names the ids that a repeat of the request is to carry.
+    pub fn with_ids(mut self, ids: Vec<String>) -> Self {
         self.0.ids = ids;
         self
     }
 
-    /// Says when to come back.
+    /// Sets `Retry-After`.
     pub fn after(mut self, pause: Duration) -> Self {
         self.0.retry_after = pause;
         self
@@ -186,8 +190,8 @@ impl ResponseError for Problem {
             }
             _ => {}
         }
-        if let Some(allow) = self.0.allow {
-            response.insert_header((ALLOW, allow));
+        if let Some(allow) = &self.0.allow {
+            response.insert_header((ALLOW, allow.as_str()));
         }
         response.insert_header((CONTENT_TYPE, "application/problem+json"));
         match serde_json::to_string(&self.0) {
@@ -197,21 +201,16 @@ impl ResponseError for Problem {
     }
 }
 
-/// The answer on paths that do not exist.
+/// The response on paths that do not exist.
 pub async fn not_found(request: HttpRequest) -> Problem {
     Problem::missing(format!(
-        "there is nothing at {}; events are at /v1/events",
+        "there is nothing at {}; the API is described at /docs",
         request.path()
     ))
 }
 
-/// The answer on paths that exist, for methods that do not.
-pub async fn method_not_allowed(request: HttpRequest) -> Problem {
-    let allow = match request.path() {
-        "/v1/events" | "/events" => "GET, POST",
-        "/v1/dead-letters/replay" | "/v1/dead-letters/purge" => "POST",
-        _ => "GET",
-    };
+/// The response on paths that exist, for methods that do not.
+pub fn method_not_allowed(request: &HttpRequest, allow: String) -> Problem {
     let mut problem = Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "invalid",

@@ -1,23 +1,21 @@
-//! `GET /v1/events` and `GET /v1/events/{id}`.
+//! Queries of the event log: `GET /v1/events` and `GET /v1/events/{id}`.
 
 use super::HttpState;
 use super::auth::Caller;
+use super::listing::{cursor, limit, parse_query, text, time, unreadable};
+use super::openapi::problems::{ListProblems, LookupProblems};
+use super::openapi::schema;
 use super::problem::Problem;
 use crate::config::auth::Scope;
 use crate::event::{StoredEvent, id};
-use crate::store::{ErrorKind, EventFilter, EventStore, Page, StoreError};
+use crate::store::{EventFilter, EventStore, Page};
 use crate::supervision::Phase;
-use actix_web::error::QueryPayloadError;
 use actix_web::{HttpRequest, HttpResponse, web};
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// Events on a page unless asked otherwise.
-const DEFAULT_LIMIT: usize = 50;
-/// Most events on a page.
-const MAX_LIMIT: usize = 1_000;
 /// A page ends when it has this many bytes.
 const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Events read before anything is known of their size.
@@ -29,54 +27,72 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How often the store is asked for an event that another replica may write.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Query parameters of a listing.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListQuery {
+#[into_params(parameter_in = Query)]
+struct EventListQuery {
+    /// Only events of this user.
+    #[param(pattern = r"^[^\u0000]*$")]
     user_id: Option<String>,
+    /// Only events of this type.
+    #[param(pattern = r"^[^\u0000]*$")]
     event_type: Option<String>,
+    /// Only events of this session.
+    #[param(pattern = r"^[^\u0000]*$")]
     session_id: Option<String>,
+    /// Only events that happened at this time or later (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
     from: Option<String>,
+    /// Only events that happened before this time (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
     to: Option<String>,
+    /// Most events on a page.
+    #[param(minimum = 1, maximum = 1000, default = 50)]
     limit: Option<usize>,
+    /// The `next` of the page before.
+    #[param(pattern = r"^[0-9]{1,18}$")]
     cursor: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct GetQuery {
+#[into_params(parameter_in = Query)]
+struct EventLookupQuery {
+    /// How long to wait for the event to become readable, at most 60s.
+    #[param(pattern = r"^(0|[0-9]{1,5}ms|[0-9]{1,2}s)$", example = "500ms")]
     wait: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A page of events.
+#[derive(Serialize, ToSchema)]
 struct EventPage {
+    /// The events, the newest first.
+    #[schema(value_type = Vec<schema::StoredEventBody>)]
     events: Vec<StoredEvent>,
-    /// Give this as `cursor` for the next page; null on the last.
+    /// The `cursor` of the next page; null on the last.
+    #[schema(required)]
     next: Option<String>,
 }
 
-/// `GET /v1/events`
+/// List events
+///
+/// Newest first, by order of arrival. A page ends early when its events are large.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "events",
+    params(EventListQuery),
+    responses((status = 200, description = "A page of events.", body = EventPage), ListProblems)
+)]
 pub async fn list_events(
     request: HttpRequest,
     state: web::Data<HttpState>,
     caller: Caller,
 ) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Read)?;
-    let query: ListQuery = parse_query(&request)?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad_request(format!(
-            "limit is {limit}, but must lie between 1 and {MAX_LIMIT}"
-        )));
-    }
-    let before = query
-        .cursor
-        .map(|cursor| {
-            cursor.parse::<i64>().map_err(|_| {
-                Problem::bad_request("cursor must be the `next` of an earlier page, as it was")
-            })
-        })
-        .transpose()?;
+    let query: EventListQuery = parse_query(&request)?;
+    let limit = limit(query.limit)?;
+    let before = cursor(query.cursor)?;
     let filter = EventFilter {
         user_id: text("userId", query.user_id)?,
         event_type: text("eventType", query.event_type)?,
@@ -123,7 +139,24 @@ async fn page(
     }
 }
 
-/// `GET /v1/events/{id}`
+/// Get an event
+///
+/// By its id: the UUID that the event is stored under, or the id that the caller sent, which is looked
+/// up within the producer of the caller's API key. A 202 means that an event is durable, not yet
+/// that it is readable: `wait` waits for it.
+#[utoipa::path(
+    get,
+    path = "/v1/events/{id}",
+    tag = "events",
+    params(
+        ("id" = String, Path, description = "The event's id.", example = "order-1001"),
+        EventLookupQuery
+    ),
+    responses(
+        (status = 200, description = "The event.", body = schema::StoredEventBody),
+        LookupProblems
+    )
+)]
 pub async fn get_event(
     request: HttpRequest,
     state: web::Data<HttpState>,
@@ -131,7 +164,7 @@ pub async fn get_event(
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Read)?;
-    let query: GetQuery = parse_query(&request)?;
+    let query: EventLookupQuery = parse_query(&request)?;
     let wait = query
         .wait
         .map(|text| {
@@ -143,11 +176,10 @@ pub async fn get_event(
         .unwrap_or_default()
         .min(MAX_WAIT);
     let given = path.into_inner();
-    let event_id = Uuid::try_parse(&given)
-        .ok()
-        .filter(|_| given.len() == 36)
-        .unwrap_or_else(|| id::of_producer(&caller.producer, &given));
-    match find(&state, event_id, wait).await? {
+    let of_caller = id::of_caller(&caller.producer, &given);
+    // A derived id, as responses name it, is no caller's id; both are looked up.
+    let event_id = id::canonical(&given).unwrap_or(of_caller);
+    match find(&state, event_id, of_caller, wait).await? {
         Some(event) => Ok(HttpResponse::Ok().json(event)),
         None => Err(Problem::missing(format!(
             "no event {given} in the log; if it was accepted just now, ask with ?wait=5s"
@@ -155,26 +187,25 @@ pub async fn get_event(
     }
 }
 
-/// The event, waiting for it to become readable if it is not.
+/// The event with one of two ids, waiting for the first of them to become readable.
 async fn find(
     state: &HttpState,
     event_id: Uuid,
+    other: Uuid,
     wait: Duration,
 ) -> Result<Option<StoredEvent>, Problem> {
     if wait.is_zero() {
-        // Whoever does not wait must not make an open batch leave early.
-        let found = state.store.get(event_id).await;
-        return found.map_err(|error| unreadable(&error));
+        // A reader that does not wait must not make an open batch leave early.
+        return get(state, event_id, other).await;
     }
     let deadline = tokio::time::Instant::now() + wait;
-    let waiting = state.awaited.wait_for(event_id);
+    let waiting = state.read_waiters.wait_for(event_id);
     let mut nudged = false;
     loop {
         // Listening begins before looking, so that what is written in between is not missed.
         let mut announced = std::pin::pin!(waiting.announced());
         announced.as_mut().enable();
-        let found = state.store.get(event_id).await;
-        if let Some(event) = found.map_err(|error| unreadable(&error))? {
+        if let Some(event) = get(state, event_id, other).await? {
             return Ok(Some(event));
         }
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -183,7 +214,7 @@ async fn find(
         }
         if !nudged {
             // The event may lie in this process's open batch, which then goes out at once.
-            nudged = state.lanes.nudge();
+            nudged = state.partitions.nudge();
         }
         tokio::select! {
             () = announced => {}
@@ -192,52 +223,14 @@ async fn find(
     }
 }
 
-pub(super) fn parse_query<T: serde::de::DeserializeOwned>(
-    request: &HttpRequest,
-) -> Result<T, Problem> {
-    web::Query::<T>::from_query(request.query_string())
-        .map(web::Query::into_inner)
-        .map_err(|error| match error {
-            QueryPayloadError::Deserialize(error) => {
-                Problem::bad_request(format!("the query cannot be read: {error}"))
-            }
-            other => Problem::bad_request(format!("the query cannot be read: {other}")),
-        })
-}
-
-pub(super) fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
-    match value {
-        Some(text) if text.contains('\0') => {
-            Err(Problem::bad_request(format!("{name} contains U+0000")))
-        }
-        other => Ok(other),
+async fn get(
+    state: &HttpState,
+    event_id: Uuid,
+    other: Uuid,
+) -> Result<Option<StoredEvent>, Problem> {
+    let mut found = state.store.get(event_id).await;
+    if other != event_id && matches!(found, Ok(None)) {
+        found = state.store.get(other).await;
     }
-}
-
-pub(super) fn time(name: &str, value: Option<String>) -> Result<Option<DateTime<Utc>>, Problem> {
-    value
-        .map(|text| {
-            // A plus that was not percent-encoded arrives as a space.
-            DateTime::parse_from_rfc3339(&text.replace(' ', "+"))
-                .map(|time| time.with_timezone(&Utc))
-                .map_err(|_| {
-                    Problem::bad_request(format!(
-                        "{name} is {text:?}, but must be a time as in RFC 3339, such as \
-                         2026-01-31T09:30:00Z"
-                    ))
-                })
-        })
-        .transpose()
-}
-
-/// The store's failures are never the reader's.
-pub(super) fn unreadable(error: &StoreError) -> Problem {
-    tracing::error!(kind = error.kind().as_str(), %error, "query failed");
-    if error.kind() == ErrorKind::Transient {
-        return Problem::unavailable(
-            "the store could not answer in time; narrow the query, by userId for example, or try \
-             again",
-        );
-    }
-    Problem::unavailable("the store cannot be read now")
+    found.map_err(|error| unreadable(&error))
 }

@@ -1,10 +1,9 @@
-//! Stored events by type, without letting callers make series at will.
+//! Counter of stored events by type, with a bounded number of series.
 //!
-//! The 50 most frequent types have a series each, the rest share `other`. A type that overtakes
-//! the least of the 50 takes its place and counts from there on, so that no series, `other`
-//! included, ever goes down.
+//! The 50 most frequent types have a series each; the rest share `other`. A type that overtakes the
+//! least frequent of the 50 replaces it and counts from then on, so no series ever decreases.
 
-use super::ledger::{counter, family};
+use super::accounting::{counter, family};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
@@ -15,7 +14,7 @@ const NAME: &str = "eclusa_events_stored_by_type_total";
 const HELP: &str = "Events committed in the log, by type: the 50 most frequent, the rest as other.";
 /// Types with a series of their own.
 const SHOWN: usize = 50;
-/// Types whose frequency is kept; beyond, new types count as `other` only.
+/// Types whose frequency is tracked; further types count as `other` only.
 const KNOWN: usize = 1_000;
 
 #[derive(Default)]
@@ -67,7 +66,7 @@ impl Counts {
         }
     }
 
-    /// The least frequent type with a series; looked for only when all places are taken.
+    /// The least frequent type with a series; `None` while there is room for another series.
     fn least_shown(&self) -> Option<(u64, String)> {
         if self.with_series < SHOWN {
             return None;
@@ -80,7 +79,7 @@ impl Counts {
     }
 }
 
-/// The counts; clones share them.
+/// The collector; clones share its counts.
 #[derive(Clone)]
 pub struct StoredByType {
     counts: Arc<Mutex<Counts>>,
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn types_without_end_do_not_grow_memory() {
+    fn unbounded_types_use_bounded_memory() {
         let mut counts = Counts::default();
         for n in 0..5_000 {
             counts.add(&format!("t{n}"), 1);

@@ -1,10 +1,10 @@
-//! Every metric, in one place. The doc comment of a field is its help text on `/metrics`.
+//! All metrics of the process. The doc comment of a field is its help text on `/metrics`.
 
+pub mod accounting;
 mod by_type;
-mod ledger;
 
+pub use accounting::{EventAccounting, Ledgers};
 pub use by_type::StoredByType;
-pub use ledger::{Ledger, LedgerName, Ledgers};
 
 use crate::event::{Cause, Source, Trigger};
 use prometheus::core::Collector;
@@ -13,17 +13,17 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-/// From 50 microseconds to 10 seconds: waits and work inside the process.
+/// Buckets from 50 us to 10 s, for waits and work inside the process.
 const INSIDE: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 10.0,
 ];
-/// From a millisecond to five minutes: what includes the batch's wait or an outage.
+/// Buckets from 1 ms to 5 min, for times that include the batch's wait or an outage.
 const OUTSIDE: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     300.0,
 ];
-/// Events in a batch.
+/// Buckets for the number of events in a batch.
 const SIZES: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
 ];
@@ -72,7 +72,7 @@ macro_rules! metrics {
         /// All metrics of the process, registered once.
         pub struct Metrics {
             registry: Registry,
-            /// What was taken and what became of it.
+            /// Accounting of events by ledger and outcome.
             pub ledgers: Ledgers,
             /// Stored events by type.
             pub stored_by_type: StoredByType,
@@ -80,10 +80,10 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Builds and registers them.
+            /// Builds and registers all metrics.
             ///
             /// # Errors
-            /// prometheus's, when two metrics share a name.
+            /// A prometheus error when two metrics share a name.
             pub fn new() -> prometheus::Result<Self> {
                 let registry = Registry::new();
                 $(
@@ -103,7 +103,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Events taken at a door, valid and given an id, by door.
+    /// Valid events accepted, by source.
     accepted: IntCounterVec = "eclusa_events_accepted_total" ["source"] &[];
     /// Events committed in the log as new rows.
     stored: IntCounter = "eclusa_events_stored_total" [] &[];
@@ -111,25 +111,25 @@ metrics! {
     duplicate: IntCounter = "eclusa_events_duplicate_total" [] &[];
     /// Events whose id the log already had, with other content; the first one stays.
     conflicting: IntCounter = "eclusa_events_conflicting_total" [] &[];
-    /// Events and messages put aside as dead letters, by cause.
+    /// Events and messages dead-lettered, by cause.
     dead_lettered: IntCounterVec = "eclusa_events_dead_lettered_total" ["cause"] &[];
-    /// Dead letters in the table that were not replayed, as of the last look.
+    /// Dead letters in the table that were not replayed, as of the last count.
     dead_letters: IntGauge = "eclusa_dead_letters" [] &[];
-    /// Dead letters sent through the flow again.
+    /// Dead letters replayed.
     dead_letters_replayed: IntCounter = "eclusa_dead_letters_replayed_total" [] &[];
-    /// Events not taken at a door, by reason.
+    /// Events refused, by reason.
     refused: IntCounterVec = "eclusa_events_refused_total" ["reason"] &[];
-    /// Events published again to be tried later.
+    /// Events published to a retry queue.
     retried: IntCounter = "eclusa_events_retried_total" [] &[];
-    /// Time from taking an event to its row, in seconds.
+    /// Time from receiving an event to committing its row, in seconds.
     event_latency: Histogram = "eclusa_event_latency_seconds" [] OUTSIDE;
-    /// Batches handed to a writer, by what opened the gate.
+    /// Batches dispatched to a writer, by trigger.
     batches_flushed: IntCounterVec = "eclusa_batches_flushed_total" ["trigger"] &[];
-    /// Events in a batch handed to a writer.
+    /// Events in a batch dispatched to a writer.
     batch_events: Histogram = "eclusa_batch_events" [] SIZES;
     /// Time of one write of rows to the store, in seconds, by outcome (ok or the kind of error).
     store_write: HistogramVec = "eclusa_store_write_seconds" ["outcome"] INSIDE;
-    /// Bytes of events on their way through the process.
+    /// Bytes of events in flight in the process.
     in_flight_bytes: IntGauge = "eclusa_in_flight_bytes" [] &[];
     /// Messages waiting in an actor's mailbox.
     mailbox_depth: IntGaugeVec = "eclusa_actor_mailbox_depth" ["actor"] &[];
@@ -143,25 +143,25 @@ metrics! {
     breaker_state: IntGaugeVec = "eclusa_breaker_state" ["breaker"] &[];
     /// Times a circuit breaker opened.
     breaker_opened: IntCounterVec = "eclusa_breaker_opened_total" ["breaker"] &[];
-    /// Events written straight to the store because the broker could not take them.
+    /// Events written directly to the store because the broker was unavailable.
     fallback: IntCounter = "eclusa_broker_fallback_events_total" [] &[];
     /// Whether the connection to the broker is up.
     broker_connected: IntGauge = "eclusa_broker_connected" [] &[];
-    /// Times the connection to the broker was lost or could not be made.
+    /// Times the connection to the broker was lost or could not be opened.
     broker_failures: IntCounter = "eclusa_broker_failures_total" [] &[];
-    /// Shards that this process consumes now, with an order by user.
+    /// Shards that this process consumes, with an order by user.
     shards_active: IntGauge = "eclusa_shards_active" [] &[];
-    /// Messages published to the work queue or a shard and confirmed.
+    /// Messages published to the work queue or a shard queue and confirmed.
     frames_published: IntCounter = "eclusa_frames_published_total" [] &[];
-    /// Messages taken from the work queue or a shard.
+    /// Messages consumed from the work queue or a shard queue.
     messages_consumed: IntCounter = "eclusa_messages_consumed_total" [] &[];
-    /// Whether this process holds the lease, by what it is for.
+    /// Whether this process holds a lease, by lease name.
     lease_held: IntGaugeVec = "eclusa_lease_held" ["lease"] &[];
-    /// Days of the log dropped because they were older than the retention.
+    /// Day partitions of the log dropped by the retention.
     retention_partitions_dropped: IntCounter = "eclusa_retention_partitions_dropped_total" [] &[];
-    /// Events without a day of their own deleted because they were older than the retention.
+    /// Events without a day partition deleted by the retention.
     retention_rows_deleted: IntCounter = "eclusa_retention_rows_deleted_total" [] &[];
-    /// Rounds of the retention that did not come to their end, and are tried again.
+    /// Retention runs that failed and are retried.
     retention_failures: IntCounter = "eclusa_retention_failures_total" [] &[];
     /// HTTP requests answered, by route pattern, method and status.
     http_requests: IntCounterVec = "eclusa_http_requests_total" ["route", "method", "status"] &[];
@@ -170,8 +170,8 @@ metrics! {
 }
 
 impl Metrics {
-    /// Makes the series of labels that are known beforehand: one that is there from the start can
-    /// be alerted on.
+    /// Creates the series whose labels are known beforehand, so that alerts can use them from the
+    /// start.
     fn begin_series(&self) {
         for source in [Source::Http, Source::Amqp, Source::Import] {
             self.accepted.with_label_values(&[source.as_str()]);
@@ -199,7 +199,7 @@ impl Metrics {
     /// All metrics in Prometheus text format.
     ///
     /// # Errors
-    /// prometheus's encoder's.
+    /// An error of prometheus's encoder.
     pub fn render(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

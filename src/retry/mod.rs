@@ -1,8 +1,9 @@
-//! What follows a failure: the policy, and what becomes of dead letters.
+//! What follows a failure: the policy, delayed retries, dead-lettering, and circuit breakers.
 
-pub mod contents;
+pub mod breaker;
 pub mod policy;
-pub mod purge;
-pub mod replay;
+pub mod retry_supervisor;
 
-pub use policy::{Action, FailureKind, Situation, Verdict};
+pub use breaker::{Breaker, BreakerProbe, BreakerState};
+pub use policy::{Action, FailureContext};
+pub use retry_supervisor::RetrySupervisor;

@@ -1,146 +1,150 @@
-//! The one place that says what follows from a kind of failure.
+//! What follows a failure. Nothing else in the crate decides that; a test in `lib.rs` keeps it so.
 //!
-//! `store/error.rs` and `broker/error.rs` say what a failure *is*; nothing but this file says what
-//! is *done* about it.
+//! `store/error` and `broker/error.rs` classify an error by its [`ErrorKind`] and [`Cause`]. This
+//! file derives an [`Action`] from it and from the [`FailureContext`]; the callers carry it out, and
+//! the event's ticket is settled with an [`Outcome`](crate::event::Outcome).
 
 use crate::config::retry::RetrySettings;
-use crate::event::{Cause, Patience};
-use crate::store::ErrorKind;
+use crate::event::Cause;
+use crate::store::{ErrorKind, StoreError};
 use std::time::Duration;
 
-/// How rows could not be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// The store said so.
-    Store(ErrorKind),
-    /// The code that writes them crashed.
-    Panic,
-    /// It did not come to an end, although the store can be written otherwise.
-    Timeout,
-}
+/// How often a dead letter is inserted when that fails for reasons that may pass.
+const INSERTS: u32 = 4;
+/// First and longest pause between two attempts while a caller waits.
+const CALLER_DELAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-impl FailureKind {
-    /// The word in metric labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FailureKind::Store(kind) => kind.as_str(),
-            FailureKind::Panic => "panic",
-            FailureKind::Timeout => "timeout",
-        }
-    }
-}
-
-/// What is known of the rows that failed.
+/// What is known, besides the error, of rows that could not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Situation {
-    /// A single row: whatever went wrong, it was this one.
+pub struct FailureContext {
+    /// It is a single row, so whatever went wrong, it was this one.
     pub alone: bool,
-    /// What the rows' sources can do meanwhile.
-    pub patience: Patience,
-    /// The store's breaker lets work through.
+    /// A caller waits for one of them; else a queue keeps them all.
+    pub caller_waits: bool,
+    /// The batch has taken `ingest.timeout` already.
+    pub late: bool,
+    /// The store's breaker is closed.
     pub store_up: bool,
-    /// They keep their order: what is behind them waits for them.
+    /// The rows keep their order: those behind them wait.
     pub ordered: bool,
+    /// Attempts that the single row has spent before.
+    pub attempts: u32,
 }
 
 /// What to do with rows that could not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Keep them until the store is back, and write them again: nothing is wrong with them. Spends
-    /// no attempt.
+    /// Keep them until the store is available, then write them again. Spends no attempt.
     Pause,
-    /// Write them again from here for as long as their callers wait.
+    /// Write them again after a short pause, since callers wait. Spends no attempt.
     TryAgain,
-    /// Tell their callers to come back later.
+    /// Tell their callers to repeat them later.
     Refuse,
-    /// Part the good from the bad: write halves.
+    /// Write each half by itself.
     Isolate,
-    /// Spend an attempt of this row; when they are used up it is dead-lettered with this cause.
-    Spend(Cause),
-    /// The same, but it is tried again from here, after the pause it would spend elsewhere, and what
-    /// is behind it waits.
-    Hold(Cause),
-    /// Dead-letter this row now.
-    Bury(Cause),
+    /// Spend an attempt, and write the row again from here after this pause.
+    RetryHere(Duration),
+    /// Spend an attempt, and send the row through the retry queue of this delay.
+    RetryLater(Duration),
+    /// Dead-letter the row with the error's [`Cause`].
+    DeadLetter,
 }
 
-/// What follows from a failure.
-pub fn action(kind: FailureKind, situation: Situation) -> Action {
-    let Situation {
-        alone,
-        patience,
-        store_up,
-        ordered,
-    } = situation;
-    let spend = if ordered { Action::Hold } else { Action::Spend };
-    match (kind, patience) {
-        // An outage is not a bad event: no attempt is spent, nothing is put aside.
-        (FailureKind::Store(ErrorKind::Outage | ErrorKind::Operator), Patience::Queue) => {
-            Action::Pause
+/// Whether the write probe is asked before a failure has consequences: a lock or a changed schema
+/// fails every row alike. A panic is the fault of the code, and poison that of the row.
+pub fn needs_probe(error: &StoreError) -> bool {
+    error.kind() == ErrorKind::Transient && error.cause() != Cause::Panic
+}
+
+/// Whether the write probe waited for a lock that has ended since: the rows are then written again
+/// before they are charged. The number of such rewrites of a batch is bounded.
+pub fn lock_has_ended(probe_took: Duration, rewrites: u32) -> bool {
+    const SLOW_PROBE: Duration = Duration::from_millis(200);
+    const MAX_REWRITES: u32 = 3;
+    probe_took >= SLOW_PROBE && rewrites < MAX_REWRITES
+}
+
+/// The failure of rows after which the write probe failed too, with `probe`.
+pub fn with_failed_probe(probe: StoreError) -> StoreError {
+    let error = match probe.kind() {
+        ErrorKind::Operator => probe,
+        _ => probe.into_outage(),
+    };
+    error.context("the write probe failed too")
+}
+
+/// Whether a failure counts towards opening the store's breaker.
+pub fn opens_breaker(error: &StoreError) -> bool {
+    matches!(error.kind(), ErrorKind::Outage | ErrorKind::Operator)
+}
+
+/// What follows when rows could not be written with `error`.
+pub fn action(error: &StoreError, context: &FailureContext, settings: &RetrySettings) -> Action {
+    let (cause, caller_waits) = (error.cause(), context.caller_waits);
+    match error.kind() {
+        // An outage is not a bad event: no attempt is spent and nothing is dead-lettered.
+        ErrorKind::Outage | ErrorKind::Operator if !caller_waits => Action::Pause,
+        ErrorKind::Outage | ErrorKind::Operator if context.store_up && !context.late => {
+            Action::TryAgain
         }
-        (FailureKind::Store(ErrorKind::Outage | ErrorKind::Operator), Patience::Caller) => {
-            if store_up {
-                Action::TryAgain
-            } else {
-                Action::Refuse
-            }
+        ErrorKind::Outage | ErrorKind::Operator => Action::Refuse,
+        ErrorKind::Transient
+            if caller_waits && context.late && cause == Cause::RetriesExhausted =>
+        {
+            Action::Refuse
         }
         // Whatever else it was, only a row that fails alone answers for it.
-        _ if !alone => Action::Isolate,
-        (FailureKind::Store(ErrorKind::Poison), _) => Action::Bury(Cause::Poison),
-        (FailureKind::Store(ErrorKind::Transient), _) => spend(Cause::RetriesExhausted),
-        (FailureKind::Panic, _) => spend(Cause::Panic),
-        (FailureKind::Timeout, Patience::Queue) => spend(Cause::Timeout),
-        (FailureKind::Timeout, Patience::Caller) => Action::Refuse,
+        _ if !context.alone => Action::Isolate,
+        ErrorKind::Poison => Action::DeadLetter,
+        // The write has taken longer than the caller waits.
+        ErrorKind::Transient if caller_waits && cause == Cause::Timeout => Action::Refuse,
+        ErrorKind::Transient => after_attempt(cause, context, settings),
     }
 }
 
-/// Advice for the person who reads the log.
-pub fn advice(kind: FailureKind) -> &'static str {
-    match kind {
-        FailureKind::Store(ErrorKind::Outage) => {
-            "the store is away; work goes on by itself when it is back"
+/// What follows when a single row has spent one more attempt.
+fn after_attempt(cause: Cause, context: &FailureContext, settings: &RetrySettings) -> Action {
+    let attempts = context.attempts.saturating_add(1);
+    let exhausted = attempts >= settings.max_attempts;
+    match (context.ordered, context.caller_waits) {
+        // It may succeed later, but not while other callers wait for this writer.
+        (false, true) if exhausted && cause == Cause::RetriesExhausted => Action::Refuse,
+        _ if exhausted => Action::DeadLetter,
+        (true, _) => Action::RetryHere(delay(attempts, settings)),
+        (false, false) => Action::RetryLater(delay(attempts, settings)),
+        (false, true) => {
+            let (first, longest) = CALLER_DELAY;
+            let factor = 1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX);
+            Action::RetryHere(first.saturating_mul(factor).min(longest))
         }
-        FailureKind::Store(ErrorKind::Operator) => {
-            "the store refuses all work until somebody mends it: check schema, rights and disk"
+    }
+}
+
+/// Advice for the reader of the log.
+pub fn advice(error: &StoreError) -> &'static str {
+    match (error.cause(), error.kind()) {
+        (Cause::Panic, _) => "a defect in Eclusa; please report it with the panic logged above",
+        (Cause::Timeout, _) => "the store can be written but did not finish this; look for locks",
+        (_, ErrorKind::Outage) => "the store cannot be written; work resumes when it can",
+        (_, ErrorKind::Operator) => {
+            "the store refuses all work until an operator acts: check schema, rights and disk"
         }
-        FailureKind::Store(ErrorKind::Transient) => "this usually passes; it is tried again",
-        FailureKind::Store(ErrorKind::Poison) => {
-            "the store will never take this row; it is put aside"
-        }
-        FailureKind::Panic => "a defect in Eclusa; please report it with the panic logged above",
-        FailureKind::Timeout => "the store is there but did not finish this; look for locks",
+        (_, ErrorKind::Transient) => "this usually passes; the write is repeated",
+        (_, ErrorKind::Poison) => "the store never accepts this row; it is dead-lettered",
     }
 }
 
-/// What becomes of a single event that has failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It comes back after this delay, as this attempt.
-    Again {
-        /// How long it stays away.
-        delay: Duration,
-        /// Attempts so far, the failed one included.
-        attempts: u32,
-    },
-    /// It goes to the dead letters.
-    Dead(Cause),
+/// Whether a dead letter whose insert has failed `tries` times is inserted once more.
+pub fn inserts_again(error: &StoreError, tries: u32) -> bool {
+    error.kind() == ErrorKind::Transient && tries < INSERTS
 }
 
-/// Decides for an event that failed once more after `attempts` earlier attempts; `exhausted` is the
-/// cause it is dead-lettered with when there are no more.
-pub fn after_failure(attempts: u32, exhausted: Cause, settings: &RetrySettings) -> Verdict {
-    let attempts = attempts.saturating_add(1);
-    if attempts >= settings.max_attempts {
-        return Verdict::Dead(exhausted);
-    }
-    Verdict::Again {
-        delay: delay(attempts, settings),
-        attempts,
-    }
+/// Whether a dead letter can never be inserted.
+pub fn is_refused(error: &StoreError) -> bool {
+    error.kind() == ErrorKind::Poison
 }
 
-/// Pause after so many attempts: `base_delay`, then four times as long each, up to `max_delay`.
+/// The pause after so many attempts: `base_delay`, then four times as long each, up to `max_delay`.
 fn delay(attempts: u32, settings: &RetrySettings) -> Duration {
     let factor = 4u32
         .checked_pow(attempts.saturating_sub(1))
@@ -151,7 +155,7 @@ fn delay(attempts: u32, settings: &RetrySettings) -> Duration {
         .min(settings.max_delay)
 }
 
-/// Every delay that [`after_failure`] can give: each has a retry queue.
+/// Every delay of [`Action::RetryLater`]: each has a retry queue.
 pub fn delays(settings: &RetrySettings) -> Vec<Duration> {
     let mut delays: Vec<Duration> = (1..settings.max_attempts)
         .map(|attempts| delay(attempts, settings))
@@ -164,11 +168,21 @@ pub fn delays(settings: &RetrySettings) -> Vec<Duration> {
 mod tests {
     use super::*;
 
-    const ALONE: Situation = Situation {
+    const ALONE: FailureContext = FailureContext {
         alone: true,
-        patience: Patience::Queue,
+        caller_waits: false,
+        late: false,
         store_up: true,
         ordered: false,
+        attempts: 0,
+    };
+    const CALLER: FailureContext = FailureContext {
+        caller_waits: true,
+        ..ALONE
+    };
+    const ORDERED: FailureContext = FailureContext {
+        ordered: true,
+        ..ALONE
     };
 
     fn settings(max_attempts: u32) -> RetrySettings {
@@ -179,74 +193,117 @@ mod tests {
         }
     }
 
+    fn error(kind: ErrorKind) -> StoreError {
+        StoreError::new(kind, "test")
+    }
+
+    fn timeout() -> StoreError {
+        StoreError::transient(Cause::Timeout, "test")
+    }
+
+    fn panic() -> StoreError {
+        StoreError::transient(Cause::Panic, "test")
+    }
+
+    fn follows(error: &StoreError, context: FailureContext) -> Action {
+        action(error, &context, &settings(5))
+    }
+
     #[test]
-    fn an_outage_spends_no_attempt_whatever_the_situation() {
+    fn an_outage_spends_no_attempt_whatever_the_context() {
         for kind in [ErrorKind::Outage, ErrorKind::Operator] {
-            let kind = FailureKind::Store(kind);
-            for alone in [true, false] {
-                let queued = Situation { alone, ..ALONE };
-                assert_eq!(action(kind, queued), Action::Pause);
-                let waiting = Situation {
-                    patience: Patience::Caller,
-                    ..queued
+            let error = error(kind);
+            assert!(opens_breaker(&error) && !needs_probe(&error));
+            for (alone, attempts) in [(true, 99), (false, 0)] {
+                let of = |context| FailureContext {
+                    alone,
+                    attempts,
+                    ..context
                 };
-                assert_eq!(action(kind, waiting), Action::TryAgain);
-                let away = Situation {
+                assert_eq!(follows(&error, of(ALONE)), Action::Pause);
+                assert_eq!(follows(&error, of(ORDERED)), Action::Pause);
+                assert_eq!(follows(&error, of(CALLER)), Action::TryAgain);
+                let late = FailureContext {
+                    late: true,
+                    ..of(CALLER)
+                };
+                assert_eq!(follows(&error, late), Action::Refuse);
+                let open = FailureContext {
                     store_up: false,
-                    ..waiting
+                    ..of(CALLER)
                 };
-                assert_eq!(action(kind, away), Action::Refuse);
+                assert_eq!(follows(&error, open), Action::Refuse);
             }
         }
     }
 
     #[test]
-    fn only_a_row_that_fails_alone_answers_for_it() {
-        let cases = [
-            (
-                FailureKind::Store(ErrorKind::Poison),
-                Action::Bury(Cause::Poison),
-            ),
-            (
-                FailureKind::Store(ErrorKind::Transient),
-                Action::Spend(Cause::RetriesExhausted),
-            ),
-            (FailureKind::Panic, Action::Spend(Cause::Panic)),
-            (FailureKind::Timeout, Action::Spend(Cause::Timeout)),
-        ];
-        for (kind, alone) in cases {
-            assert_eq!(action(kind, ALONE), alone);
-            let among_others = Situation {
-                alone: false,
-                ..ALONE
-            };
-            assert_eq!(action(kind, among_others), Action::Isolate);
+    fn what_fails_the_write_probe_too_is_an_outage() {
+        for rows in [error(ErrorKind::Transient), timeout()] {
+            assert!(needs_probe(&rows));
+        }
+        assert!(!needs_probe(&error(ErrorKind::Poison)));
+        assert!(!needs_probe(&panic()));
+        for (probe, kind) in [
+            (timeout(), ErrorKind::Outage),
+            (error(ErrorKind::Transient), ErrorKind::Outage),
+            (error(ErrorKind::Operator), ErrorKind::Operator),
+        ] {
+            let error = with_failed_probe(probe);
+            assert_eq!((error.kind(), error.label()), (kind, kind.as_str()));
         }
     }
 
     #[test]
-    fn in_order_a_row_that_may_pass_holds_up_the_others() {
-        let ordered = Situation {
-            ordered: true,
-            ..ALONE
-        };
-        let transient = FailureKind::Store(ErrorKind::Transient);
-        for (kind, cause) in [
-            (transient, Cause::RetriesExhausted),
-            (FailureKind::Panic, Cause::Panic),
-            (FailureKind::Timeout, Cause::Timeout),
+    fn only_a_row_that_fails_alone_answers_for_it() {
+        let second = Duration::from_secs(1);
+        for (error, alone) in [
+            (error(ErrorKind::Poison), Action::DeadLetter),
+            (error(ErrorKind::Transient), Action::RetryLater(second)),
+            (panic(), Action::RetryLater(second)),
+            (timeout(), Action::RetryLater(second)),
         ] {
-            assert_eq!(action(kind, ordered), Action::Hold(cause));
+            assert_eq!(follows(&error, ALONE), alone);
+            for context in [ALONE, CALLER, ORDERED] {
+                let among_others = FailureContext {
+                    alone: false,
+                    ..context
+                };
+                assert_eq!(follows(&error, among_others), Action::Isolate);
+            }
         }
-        let poison = FailureKind::Store(ErrorKind::Poison);
-        assert_eq!(action(poison, ordered), Action::Bury(Cause::Poison));
-        let outage = FailureKind::Store(ErrorKind::Outage);
-        assert_eq!(action(outage, ordered), Action::Pause);
-        let among_others = Situation {
-            alone: false,
-            ..ordered
+    }
+
+    #[test]
+    fn in_order_a_row_is_retried_where_it_is() {
+        let second = Duration::from_secs(1);
+        for error in [error(ErrorKind::Transient), panic(), timeout()] {
+            assert_eq!(follows(&error, ORDERED), Action::RetryHere(second));
+        }
+        assert_eq!(
+            follows(&error(ErrorKind::Poison), ORDERED),
+            Action::DeadLetter
+        );
+    }
+
+    #[test]
+    fn a_caller_is_told_to_repeat_what_may_succeed_later() {
+        let transient = error(ErrorKind::Transient);
+        let last = FailureContext {
+            attempts: 4,
+            ..CALLER
         };
-        assert_eq!(action(transient, among_others), Action::Isolate);
+        let late = FailureContext {
+            late: true,
+            ..CALLER
+        };
+        let short = Action::RetryHere(CALLER_DELAY.0);
+        assert_eq!(follows(&transient, CALLER), short);
+        assert_eq!(follows(&transient, last), Action::Refuse);
+        assert_eq!(follows(&transient, late), Action::Refuse);
+        assert_eq!(follows(&timeout(), CALLER), Action::Refuse);
+        assert_eq!(follows(&panic(), late), short);
+        assert_eq!(follows(&panic(), last), Action::DeadLetter);
     }
 
     #[test]
@@ -254,24 +311,18 @@ mod tests {
         let settings = settings(6);
         let seconds: Vec<u64> = delays(&settings).iter().map(Duration::as_secs).collect();
         assert_eq!(seconds, [1, 4, 16, 60]);
-        let again = Verdict::Again {
-            delay: Duration::from_secs(1),
-            attempts: 1,
-        };
-        let exhausted = Cause::RetriesExhausted;
-        assert_eq!(after_failure(0, exhausted, &settings), again);
         for attempts in [5, 99] {
-            assert_eq!(
-                after_failure(attempts, Cause::Panic, &settings),
-                Verdict::Dead(Cause::Panic)
-            );
+            let last = FailureContext { attempts, ..ALONE };
+            let dead = action(&panic(), &last, &settings);
+            assert_eq!(dead, Action::DeadLetter);
         }
     }
 
     #[test]
     fn one_attempt_means_no_retry() {
-        assert!(delays(&settings(1)).is_empty());
-        let verdict = after_failure(0, Cause::RetriesExhausted, &settings(1));
-        assert_eq!(verdict, Verdict::Dead(Cause::RetriesExhausted));
+        let once = settings(1);
+        assert!(delays(&once).is_empty());
+        let dead = action(&error(ErrorKind::Transient), &ALONE, &once);
+        assert_eq!(dead, Action::DeadLetter);
     }
 }

@@ -64,7 +64,7 @@ pub fn same_json(left: &RawValue, right: &RawValue) -> bool {
                 }
             }
             (b'-' | b'0'..=b'9', b'-' | b'0'..=b'9') => {
-                if Number::parse(a) != Number::parse(b) {
+                if NumberText::parse(a) != NumberText::parse(b) {
                     return false;
                 }
             }
@@ -94,13 +94,13 @@ fn string(text: &str) -> Option<String> {
 /// A number as its digits without zeros at either end, and the power of ten of the last one: exact
 /// at any size, where a float would take neighbours for equal.
 #[derive(PartialEq, Eq)]
-struct Number {
+struct NumberText {
     negative: bool,
     digits: Vec<u8>,
     exponent: i64,
 }
 
-impl Number {
+impl NumberText {
     fn parse(text: &str) -> Self {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             // Whatever does not fit is not a number `jsonb` takes either.

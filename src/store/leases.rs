@@ -3,7 +3,7 @@
 //! A lease has a name, a holder, and an end by the database's clock. Time alone protects nothing: a
 //! holder that was paused finds out too late that its time is over. So each holder has a `token`
 //! higher than all before it, and every write under a lease checks, in its own transaction, that
-//! the token is still the last one ([`Fenced`]). While such a transaction is open nobody else can
+//! the token is still the last one ([`Fenced`]). While such a transaction is open no other holder can
 //! take the lease.
 
 use super::StoreError;
@@ -25,7 +25,7 @@ pub struct Lease {
 pub enum Fenced<T> {
     /// The lease was held until the write was committed.
     Done(T),
-    /// Somebody else has the lease. Nothing was written.
+    /// Another holder has the lease. Nothing was written.
     Lost,
 }
 
@@ -41,17 +41,17 @@ pub trait LeaseStore: Send + Sync {
         ttl: Duration,
     ) -> Result<Option<Lease>, StoreError>;
 
-    /// Has it run for `ttl` from now. `false` when it is lost. One that has run out, and that nobody
-    /// has taken, is held still.
+    /// Extends the lease to `ttl` from now; `false` when it is lost. An expired lease that no other
+    /// holder has acquired can still be renewed.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError>;
 
-    /// Gives it back, so that the next one need not wait for its end. Nothing if it is lost.
+    /// Releases the lease, so that the next holder need not wait for its end. No effect if it is lost.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// Who holds it, and it has not run out.
     async fn holder(&self, name: &str) -> Result<Option<String>, StoreError>;
 
-    /// Ends the leases of the boot before, where nobody but the caller can hold one: for the
+    /// Ends all leases of the previous boot, where only the caller can hold one: for the
     /// server that has the embedded mode's file. Does nothing in a database that is shared.
     async fn void_leases(&self) -> Result<(), StoreError> {
         Ok(())

@@ -1,19 +1,23 @@
 //! The event log and what stands beside it: traits by capability, and the two stores behind them.
 //!
-//! [`postgres`] and [`sqlite`] pass one contract test-suite (`tests/it/store_contract.rs`).
+//! [`postgres`] and [`sqlite`] pass one contract test-suite (`tests/it/store_contract`).
 
 pub mod compatibility;
 pub mod content;
 pub mod dead_letters;
 pub mod error;
 pub mod leases;
-mod outcomes;
+#[cfg(feature = "postgres")]
 pub mod postgres;
+mod queries;
 pub mod retention;
+mod rows;
+pub mod shard_layout;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod times;
 
-use crate::event::{Rows, StoredEvent};
+use crate::event::{Event, Rows, StoredEvent};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,7 @@ pub use dead_letters::DeadLetterStore;
 pub use error::{ErrorKind, StoreError};
 pub use leases::LeaseStore;
 pub use retention::RetentionStore;
+pub use shard_layout::ShardLayoutStore;
 
 /// What became of one row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +44,8 @@ pub enum RowOutcome {
 /// Which events a listing shows. Absent fields do not filter.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// Only this user's.
     pub user_id: Option<String>,
-    /// Only this type.
     pub event_type: Option<String>,
-    /// Only this session.
     pub session_id: Option<String>,
     /// Only what happened at this time or later.
     pub from: Option<DateTime<Utc>>,
@@ -54,7 +56,6 @@ pub struct EventFilter {
 /// One page of a listing, newest arrival first.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The events.
     pub events: Vec<StoredEvent>,
     /// Give this as `before` for the next page; `None` when there is none.
     pub next: Option<i64>,
@@ -76,6 +77,16 @@ pub struct Count {
     pub key: Option<String>,
     /// How many events have it.
     pub events: u64,
+}
+
+impl Count {
+    /// A row of the database.
+    fn of((key, events): (Option<String>, i64)) -> Self {
+        Self {
+            key,
+            events: events.unsigned_abs(),
+        }
+    }
 }
 
 /// The field that [`EventStore::count_by`] groups by.
@@ -146,14 +157,19 @@ pub trait EventStore: Send + Sync {
     /// Whether the store answers, and can be written to as far as that shows without writing.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Whether anything can be written at all, found out by writing something that changes nothing:
-    /// tells a write that hangs from a store that does.
-    async fn canary(&self) -> Result<(), StoreError> {
+    /// Whether rows like these can be written now, found out by a write that is rolled back: tells
+    /// rows that fail from a store that cannot be written. `rows` name the partitions that must
+    /// take a row, and `lane` the lane whose turn it must get; without either, any write will do.
+    ///
+    /// # Errors
+    /// Why nothing can be written.
+    async fn write_probe(&self, rows: &[Event], lane: Option<i64>) -> Result<(), StoreError> {
+        let _ = (rows, lane);
         self.ping().await
     }
 }
 
-/// A store with every capability. The doors and actors take the capability they need.
+/// A store with every capability. Routes and actors take the capability they need.
 pub trait Store: EventStore + DeadLetterStore + LeaseStore + RetentionStore {}
 
 impl<T: EventStore + DeadLetterStore + LeaseStore + RetentionStore> Store for T {}

@@ -9,22 +9,9 @@ use super::leases::{Fenced, Lease};
 use async_trait::async_trait;
 use chrono::NaiveDate;
 
-/// What was done about one day of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DayStep {
-    /// Its partition is gone.
-    Dropped(NaiveDate),
-    /// A drop was interrupted, and the day is to be kept after all: it is in the log, and nothing
-    /// about it says any more that it is to go.
-    Restored(NaiveDate),
-    /// Nothing: between two looks somebody else changed its partition. The next call looks again.
-    Changed(NaiveDate),
-}
-
 /// What one slice of deletions did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
-    /// Rows deleted.
     pub deleted: u64,
     /// Where the next slice begins; `None` when all behind it is to be kept, or nothing is there.
     pub next: Option<i64>,
@@ -33,7 +20,6 @@ pub struct Slice {
 /// What a slice held when it was looked at.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// Its rows.
     pub(super) rows: u64,
     /// Those that are to go.
     pub(super) old: u64,
@@ -57,18 +43,17 @@ pub trait RetentionStore: Send + Sync {
     /// Makes the partitions of the coming days, where there are partitions.
     async fn prepare_days(&self) -> Result<(), StoreError>;
 
-    /// Drops the oldest day that lies more than `keep` days back as a whole, or brings an
-    /// interrupted drop to its end, one day at a call. `None` when there is none. With `keep` absent
-    /// every day is kept. Inserts and reads go on meanwhile.
+    /// Drops the oldest day that lies more than `keep` days back as a whole, and gives it; `None`
+    /// when there is none. Inserts and reads wait for a fraction of a second at most.
     ///
     /// # Errors
-    /// `Transient` while a transaction is open that may still read the day: call again later.
+    /// `Transient` while a transaction uses the log for longer than that: call again later.
     /// `Operator` if the clocks of the database and of this machine are apart.
     async fn drop_next_day(
         &self,
         lease: &Lease,
-        keep: Option<u32>,
-    ) -> Result<Fenced<Option<DayStep>>, StoreError>;
+        keep: u32,
+    ) -> Result<Fenced<Option<NaiveDate>>, StoreError>;
 
     /// Deletes events that were received more than `keep` days ago and have no day of their own,
     /// in the order of their arrival in the log, looking at `limit` rows behind the `id` `after`.

@@ -7,7 +7,7 @@ pub(super) fn floor(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
-/// The bound that has the same events, as they are kept, on either side.
+/// The bound rounded to the stored precision, so that it divides stored events as the exact time would.
 pub(super) fn bound(time: DateTime<Utc>) -> DateTime<Utc> {
     let floor = floor(time);
     if floor == time {

@@ -1,4 +1,4 @@
-//! Pauses that grow, with jitter, so that what failed together does not come back together.
+//! Exponential back-off with jitter, which spreads simultaneous failures.
 
 use rand::Rng;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Begins at `min`, doubles up to `max`.
+    /// A back-off that starts at `min` and doubles up to `max`.
     pub fn new(min: Duration, max: Duration) -> Self {
         Self {
             min,
@@ -31,7 +31,7 @@ impl Backoff {
         whole.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    /// It worked: begin at `min` again.
+    /// Starts again at `min`, after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_bound_and_begin_again() {
+    fn pauses_grow_to_the_maximum_and_reset() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let pauses: Vec<Duration> = (0..40).map(|_| backoff.next_pause()).collect();
         assert!(pauses[0] >= Duration::from_millis(50) && pauses[0] <= Duration::from_millis(100));

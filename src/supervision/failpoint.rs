@@ -1,13 +1,12 @@
-//! Named points between the steps of the flow, where a test makes the process fail.
+//! Failpoints: named points between the steps of the flow at which a test makes the process fail.
 //!
-//! Compiled in with the feature `failpoints` only; without it [`hit`] is nothing. Points are set
+//! Compiled in with the feature `failpoints` only; without it [`hit`] does nothing. Points are set
 //! by the variable `ECLUSA_FAILPOINTS` (`name=action;name=action`) at start, or while it runs by
 //! `PUT /failpoints/{name}` with the action as the body. An action is `panic`, `kill` (SIGKILL to
-//! this very process), `stall` (blocks the thread for good) or `off`, and may be preceded by how
-//! often it passes first and how often it then strikes: `3:1:panic` lets three pass, then panics
-//! once.
+//! this process), `stall` (blocks the thread forever) or `off`, and may be preceded by how
+//! many hits pass first and how many then trigger: `3:1:panic` lets three pass, then panics once.
 
-/// Does what a test has asked for at this point, if anything.
+/// Runs the action set for this point, if any.
 #[inline]
 pub fn hit(name: &str) {
     #[cfg(feature = "failpoints")]
@@ -16,8 +15,8 @@ pub fn hit(name: &str) {
     let _ = name;
 }
 
-/// The same at the point `name/event_type`, so that a test can have the events of one type fail.
-/// There `stall` never comes to an end, without blocking the thread.
+/// As [`hit`], at the point `name/event_type`, so that a test makes the events of one type fail.
+/// `stall` never completes there, without blocking the thread.
 #[inline]
 #[cfg_attr(
     not(feature = "failpoints"),
@@ -40,7 +39,7 @@ mod active {
     use std::sync::LazyLock;
 
     #[derive(Clone, Copy)]
-    enum Action {
+    enum FailpointAction {
         Panic,
         Kill,
         Stall,
@@ -49,7 +48,7 @@ mod active {
     struct Point {
         pass: u64,
         strikes: u64,
-        action: Action,
+        action: FailpointAction,
     }
 
     static POINTS: LazyLock<Mutex<HashMap<String, Point>>> = LazyLock::new(|| {
@@ -73,11 +72,14 @@ mod active {
             [pass, strikes, word] => (*pass, *strikes, *word),
             _ => return Err(format!("{spec:?} is not [pass:strikes:]action")),
         };
-        let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+        let number = |text: &str| {
+            text.parse()
+                .map_err(|_| format!("{text:?} is not a number"))
+        };
         let action = match word {
-            "panic" => Action::Panic,
-            "kill" => Action::Kill,
-            "stall" => Action::Stall,
+            "panic" => FailpointAction::Panic,
+            "kill" => FailpointAction::Kill,
+            "stall" => FailpointAction::Stall,
             "off" => return Ok(None),
             _ => return Err(format!("{word:?} is not panic, kill, stall or off")),
         };
@@ -91,7 +93,7 @@ mod active {
     /// Sets or clears a point.
     ///
     /// # Errors
-    /// When the action cannot be read.
+    /// The action cannot be parsed.
     pub fn set(name: &str, spec: &str) -> Result<(), String> {
         match parse(spec)? {
             Some(point) => POINTS.lock().insert(name.to_owned(), point),
@@ -100,7 +102,7 @@ mod active {
         Ok(())
     }
 
-    fn strike(name: &str) -> Option<Action> {
+    fn strike(name: &str) -> Option<FailpointAction> {
         let mut points = POINTS.lock();
         let point = points.get_mut(name)?;
         if point.pass > 0 {
@@ -113,7 +115,7 @@ mod active {
 
     pub(super) async fn hit_event(name: &str, event_type: &str) {
         match strike(&format!("{name}/{event_type}")) {
-            Some(Action::Stall) => std::future::pending().await,
+            Some(FailpointAction::Stall) => std::future::pending().await,
             other => act(name, other),
         }
     }
@@ -122,12 +124,12 @@ mod active {
         act(name, strike(name));
     }
 
-    #[expect(clippy::panic, reason = "a test has asked for it")]
-    fn act(name: &str, action: Option<Action>) {
+    #[expect(clippy::panic, reason = "a test requests it")]
+    fn act(name: &str, action: Option<FailpointAction>) {
         match action {
             None => {}
-            Some(Action::Panic) => panic!("failpoint {name}"),
-            Some(Action::Kill) => {
+            Some(FailpointAction::Panic) => panic!("failpoint {name}"),
+            Some(FailpointAction::Kill) => {
                 tracing::error!(failpoint = name, "killing this process");
                 // The standard library has no kill(2); the tool of the same name has.
                 let _ = std::process::Command::new("kill")
@@ -135,7 +137,7 @@ mod active {
                     .status();
                 std::process::abort();
             }
-            Some(Action::Stall) => loop {
+            Some(FailpointAction::Stall) => loop {
                 std::thread::park();
             },
         }

@@ -1,4 +1,4 @@
-//! Mailboxes that can be seen into: depth, wait and handling time, progress.
+//! Mailboxes with metrics: depth, waiting and handling time, progress.
 //!
 //! actix shows no mailbox length, so every message travels as [`Tracked`], which counts itself in
 //! when it is made and out when it is opened or dropped.
@@ -8,17 +8,17 @@ use crate::metrics::Metrics;
 use actix::dev::channel::{AddressReceiver, channel};
 use actix::dev::{MessageResponse, ToEnvelope};
 use actix::prelude::SendError;
-use actix::{Actor, Addr, Context, Handler, MailboxError, Message};
+use actix::{Actor, Addr, Context, Handler, MailboxError, Message, Recipient};
 use parking_lot::RwLock;
 use prometheus::{Histogram, HistogramVec, IntGauge};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A message that an actor of the flow takes.
+/// A message that a tracked mailbox carries.
 pub trait ActorMessage: Message + Send + 'static {
     /// Its name in metrics.
-    const NAME: &'static str;
+    fn name(&self) -> &'static str;
 }
 
 /// What is known of one actor's mailbox.
@@ -77,12 +77,22 @@ impl MailboxStats {
     }
 }
 
-/// A message on its way to an actor.
+/// A message on its way to an actor, counted in its mailbox's depth.
 pub struct Tracked<M> {
-    message: Option<M>,
+    message: M,
+    waiting: Waiting,
+}
+
+/// One message's place in a mailbox's depth; dropping it counts the message out.
+struct Waiting {
     sent: Instant,
-    /// Taken out when the message leaves the mailbox.
-    stats: Option<Arc<MailboxStats>>,
+    stats: Arc<MailboxStats>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.stats.taken(Instant::now());
+    }
 }
 
 impl<M> Tracked<M> {
@@ -94,40 +104,26 @@ impl<M> Tracked<M> {
         }
         stats.depth.inc();
         Self {
-            message: Some(message),
-            sent,
-            stats: Some(stats),
+            message,
+            waiting: Waiting { sent, stats },
         }
-    }
-
-    fn into_message(mut self) -> Option<M> {
-        self.message.take()
     }
 }
 
 impl<M: ActorMessage> Tracked<M> {
     /// Takes the message out, and starts the clock of its handling, which stops when [`Handling`]
-    /// is dropped. `None` cannot happen: a tracked message is opened once, by its handler.
-    pub fn open(mut self) -> Option<(M, Handling)> {
-        let (message, stats) = (self.message.take()?, self.stats.take()?);
+    /// is dropped.
+    pub fn open(self) -> (M, Handling) {
+        let Self { message, waiting } = self;
         let started = Instant::now();
-        stats.taken(started);
-        let waited = started.saturating_duration_since(self.sent);
-        stats.wait.observe(waited.as_secs_f64());
+        let waited = started.saturating_duration_since(waiting.sent);
+        waiting.stats.wait.observe(waited.as_secs_f64());
         let handling = Handling {
             started,
-            message: M::NAME,
-            stats,
+            message: message.name(),
+            stats: Arc::clone(&waiting.stats),
         };
-        Some((message, handling))
-    }
-}
-
-impl<M> Drop for Tracked<M> {
-    fn drop(&mut self) {
-        if let Some(stats) = self.stats.take() {
-            stats.taken(Instant::now());
-        }
+        (message, handling)
     }
 }
 
@@ -153,7 +149,7 @@ impl Drop for Handling {
 pub enum Rejected<M> {
     /// The mailbox is full.
     Full(M),
-    /// The actor is gone for good.
+    /// The actor has stopped for good.
     Closed(M),
 }
 
@@ -166,7 +162,7 @@ impl<M> Rejected<M> {
     }
 }
 
-/// The way to an actor.
+/// The address of an actor that runs under the supervisor.
 pub struct Mailbox<A: Actor> {
     address: Addr<A>,
     stats: Arc<MailboxStats>,
@@ -186,6 +182,20 @@ impl<A: Actor> Clone for Mailbox<A> {
     reason = "this is the tracked way that the bans point to"
 )]
 impl<A: Actor<Context = Context<A>>> Mailbox<A> {
+    /// The way to the same actor for messages of one kind.
+    pub fn sender<M>(&self) -> MessageSender<M>
+    where
+        M: ActorMessage,
+        M::Result: Send + MessageResponse<A, Tracked<M>>,
+        A: Handler<Tracked<M>>,
+        A::Context: ToEnvelope<A, Tracked<M>>,
+    {
+        MessageSender {
+            recipient: self.address.clone().recipient(),
+            stats: Arc::clone(&self.stats),
+        }
+    }
+
     /// Hands a message over without waiting for an answer.
     ///
     /// # Errors
@@ -200,18 +210,15 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
         let tracked = Tracked::new(message, Arc::clone(&self.stats));
         match self.address.try_send(tracked) {
             Ok(()) => Ok(()),
-            Err(SendError::Full(tracked)) => match tracked.into_message() {
-                Some(message) => Err(Rejected::Full(message)),
-                None => Ok(()),
-            },
-            Err(SendError::Closed(tracked)) => match tracked.into_message() {
-                Some(message) => Err(Rejected::Closed(message)),
-                None => Ok(()),
-            },
+            Err(SendError::Full(tracked)) => Err(Rejected::Full(tracked.message)),
+            Err(SendError::Closed(tracked)) => Err(Rejected::Closed(tracked.message)),
         }
     }
 
-    /// Hands a message over, waiting for room if need be, and waits for the answer.
+    /// Enqueues a message and waits until it has been handled.
+    ///
+    /// actix enqueues it even when the mailbox is full: a sender is bounded by waiting for the
+    /// answer before it sends again, not by the mailbox.
     ///
     /// # Errors
     /// `Closed` when the actor is gone, or crashed over this message.
@@ -227,7 +234,45 @@ impl<A: Actor<Context = Context<A>>> Mailbox<A> {
     }
 }
 
-/// The receiving end, from which [`super::supervise`] starts the actor.
+/// The way to an actor for one kind of message; it does not name the actor.
+pub struct MessageSender<M>
+where
+    M: ActorMessage,
+    M::Result: Send,
+{
+    recipient: Recipient<Tracked<M>>,
+    stats: Arc<MailboxStats>,
+}
+
+impl<M> Clone for MessageSender<M>
+where
+    M: ActorMessage,
+    M::Result: Send,
+{
+    fn clone(&self) -> Self {
+        Self {
+            recipient: self.recipient.clone(),
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}
+
+impl<M> MessageSender<M>
+where
+    M: ActorMessage,
+    M::Result: Send,
+{
+    /// As [`Mailbox::send`].
+    ///
+    /// # Errors
+    /// `Closed` when the actor is gone, or crashed over this message.
+    pub async fn send(&self, message: M) -> Result<M::Result, MailboxError> {
+        let tracked = Tracked::new(message, Arc::clone(&self.stats));
+        self.recipient.send(tracked).await
+    }
+}
+
+/// The receiving end, from which [`crate::supervision::supervise`] starts the actor.
 pub struct Inbox<A: Actor> {
     pub(super) receiver: AddressReceiver<A>,
     pub(super) actor: &'static str,

@@ -6,18 +6,14 @@
 //! the message in hand and nothing else.
 
 pub mod backoff;
-pub mod breaker;
-pub mod budget;
 pub mod failpoint;
 pub mod health;
 pub mod mailbox;
-pub mod shutdown;
+pub mod lifecycle;
 pub mod supervisor;
 
 pub use backoff::Backoff;
-pub use breaker::{Breaker, BreakerProbe, BreakerState};
-pub use budget::{Budget, Permit};
 pub use health::HealthBoard;
-pub use mailbox::{ActorMessage, Handling, Inbox, Mailbox, Tracked};
-pub use shutdown::{Lifecycle, Phase};
+pub use lifecycle::{Lifecycle, Phase};
+pub use mailbox::{ActorMessage, Handling, Inbox, Mailbox, MessageSender, Tracked};
 pub use supervisor::{RestartPolicy, supervise};

@@ -1,4 +1,4 @@
-//! The command line: `--minutes N --seed S --mode full|database|embedded`.
+//! The command line: `--minutes N --seed S --mode full|ordered|database|embedded`.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -23,9 +23,14 @@ pub fn plan(arguments: &[String]) -> Result<Plan, String> {
             "--mode" => {
                 plan.mode = match value.as_str() {
                     "full" => Mode::Full,
+                    "ordered" => Mode::Ordered,
                     "database" => Mode::Database,
                     "embedded" => Mode::Embedded,
-                    _ => return Err(format!("{key} {value} is not full, database or embedded")),
+                    _ => {
+                        return Err(format!(
+                            "{key} {value} is not full, ordered, database or embedded"
+                        ));
+                    }
                 }
             }
             _ => return Err(format!("{key} is not known")),

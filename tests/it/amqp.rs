@@ -1,6 +1,6 @@
 //! Publishers that know nothing of Eclusa, and what becomes of the broker meanwhile.
 
-use crate::harness::{App, Postgres, RabbitMq, confirming, eventually};
+use crate::harness::{App, Postgres, RabbitMq, confirming, eventually, precondition, program};
 use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -61,6 +61,39 @@ impl Bench {
             .get(0)
     }
 
+    /// Waits until so many events have been consumed.
+    async fn wait_taken(&self, count: f64) {
+        eventually(SOON, "the messages are consumed", async || {
+            let consumed = [("ledger", "consume"), ("outcome", "taken")];
+            let taken = self
+                .app
+                .metric_with("eclusa_ledger_events_total", &consumed);
+            (taken.await >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until nothing is in flight and the work queue is empty.
+    async fn wait_settled(&self) {
+        let connection = Connection::connect(&self.vhost, ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        eventually(SOON, "all messages are settled", async || {
+            let options = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let queue = channel
+                .queue_declare("eclusa.events".into(), options, FieldTable::default())
+                .await
+                .unwrap();
+            let in_flight = self.app.metric("eclusa_events_in_flight").await;
+            (queue.message_count() == 0 && in_flight == 0.0).then_some(())
+        })
+        .await;
+    }
+
     async fn wait_rows(&self, count: i64) {
         eventually(SOON, "the events are rows", async || {
             (self.rows().await >= count).then_some(())
@@ -104,6 +137,12 @@ async fn dead_letter(vhost: &str) -> (Vec<u8>, String) {
 
 #[tokio::test]
 async fn a_pika_publisher_reaches_the_rows_by_every_way() {
+    // The system's Python: another one that comes first in PATH does not see Debian's packages.
+    const PYTHON: &str = "/usr/bin/python3";
+    let pika = program(PYTHON, &["-c", "import pika"]);
+    if precondition("python3-pika", pika).is_none() {
+        return;
+    }
     let bench = bench(&[]).await;
     let script = r#"
 import json, pika, sys
@@ -125,8 +164,7 @@ for _ in range(2):
     send("", "eclusa.events", {**event(10), "id": "body-10"}, message_id=str(_))
 connection.close()
 "#;
-    // The system's Python: another one that comes first in PATH does not see Debian's packages.
-    let output = Command::new("/usr/bin/python3")
+    let output = Command::new(PYTHON)
         .args(["-c", script, &bench.vhost])
         .output()
         .unwrap();
@@ -380,19 +418,20 @@ async fn publish_all(url: &str, bodies: impl Iterator<Item = Vec<u8>>) {
     }
 }
 
+/// Messages without ids: one that is written and delivered again would be two rows.
 #[tokio::test]
-async fn large_messages_behind_small_ones_come_in_smaller_portions() {
+async fn large_messages_behind_small_ones_come_in_smaller_portions_and_once() {
     const SMALL: usize = 600;
     const LARGE: usize = 300;
     const LARGE_BYTES: usize = 400_000;
-    let bench = bench(&[
+    let mut bench = bench(&[
         ("ingest.max_in_flight", json!("8 MiB")),
         ("broker.prefetch", json!(500)),
     ])
     .await;
     let message = |n: usize, filler: usize| {
         let data = json!({"filler": "x".repeat(filler)});
-        let event = json!({"id": format!("m{n}"), "eventType": "t", "eventData": data});
+        let event = json!({"userId": n.to_string(), "eventType": "t", "eventData": data});
         event.to_string().into_bytes()
     };
     let small = (0..SMALL).map(|n| message(n, 10));
@@ -401,13 +440,69 @@ async fn large_messages_behind_small_ones_come_in_smaller_portions() {
     bench.wait_rows(SMALL as i64).await;
     // By now the consumer takes 500 at once. All the large ones together are 15 times the bound.
     bench.app.wait_for_log(SOON, "\"prefetch\":500").await;
+    // The broker sends as many of them as it may before it learns that they are too large.
+    bench.app.pause();
     publish_all(&bench.vhost, large).await;
+    bench.app.resume();
     bench.wait_rows((SMALL + LARGE) as i64).await;
     bench.app.wait_for_log(SOON, "\"prefetch\":10,").await;
+    bench.wait_settled().await;
+    assert_eq!(bench.rows().await, (SMALL + LARGE) as i64);
     assert_eq!(
         bench.app.metric("eclusa_events_dead_lettered_total").await,
         0.0
     );
+}
+
+#[tokio::test]
+async fn a_channel_that_closes_takes_its_unwritten_messages_with_it() {
+    const MESSAGES: usize = 90;
+    let mut bench = bench(&[("batch.max_wait", json!("10m"))]).await;
+    let message = |n: usize| {
+        let event = json!({"userId": n.to_string(), "eventType": "t"});
+        event.to_string().into_bytes()
+    };
+    publish_all(&bench.vhost, (0..MESSAGES).map(message)).await;
+    bench.wait_taken(MESSAGES as f64).await;
+    // They wait in the open batch. The panic closes their channel, and RabbitMQ delivers them again.
+    let point = "amqp_consumer.push";
+    bench.app.set_failpoint(point, "0:1:panic").await.unwrap();
+    publish_all(&bench.vhost, (MESSAGES..MESSAGES + 10).map(message)).await;
+    let restarts = "eclusa_actor_restarts_total";
+    eventually(SOON, "the consumer restarts", async || {
+        (bench.app.metric(restarts).await == 1.0).then_some(())
+    })
+    .await;
+    // Now all that waits is written.
+    bench.app.rewrite_config("batch.max_wait", "100ms");
+    bench.wait_settled().await;
+    assert_eq!(bench.rows().await, MESSAGES as i64 + 10);
+}
+
+#[tokio::test]
+async fn the_version_of_a_broker_is_asked_over_tls_too() {
+    let rabbitmq = RabbitMq::start_with_tls().await;
+    let app = App::builder()
+        .postgres(&Postgres::shared().await.database().await)
+        .rabbitmq(&rabbitmq.tls_url("%2f"))
+        .env("SSL_CERT_FILE", rabbitmq.certificate().to_str().unwrap())
+        .set("log.filter", "info,eclusa::broker=debug")
+        .set("batch.max_wait", "200ms")
+        .start()
+        .await;
+    app.wait_ready().await;
+    let line = app.wait_for_log(SOON, "broker version").await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let told = rabbitmq.eval("rabbit_misc:version()").await;
+    let (major, minor) = (line["major"].as_u64(), line["minor"].as_u64());
+    let version = format!("\"{}.{}.", major.unwrap(), minor.unwrap());
+    assert!(told.starts_with(&version), "{told} {line}");
+    let event = json!({"userId": "u", "eventType": "t"});
+    assert_eq!(app.post("/v1/events", &event).await.status(), 202);
+    eventually(SOON, "it is stored", async || {
+        (app.metric("eclusa_events_stored_total").await == 1.0).then_some(())
+    })
+    .await;
 }
 
 /// Messages that come one by one are not handed over one by one.
@@ -430,8 +525,8 @@ async fn few_messages_at_a_time_are_handed_over_together() {
     let handed_over = [("actor", "batch_accumulator"), ("message", "push")];
     let metric = "eclusa_actor_handle_seconds_count";
     let handed_over = bench.app.metric_with(metric, &handed_over).await;
-    // At least 5 ms pass after each, whatever the speed of this machine.
-    let most = elapsed.as_millis() as f64 / 5.0 + 1.0;
+    // At least 20 ms pass after each, whatever the speed of this machine.
+    let most = elapsed.as_millis() as f64 / 20.0 + 1.0;
     assert!(
         handed_over > 0.0 && handed_over <= most,
         "{handed_over} in {elapsed:?}"

@@ -57,9 +57,9 @@ fn import_is_repeatable(settings: &[&str], folder: &Path) {
     let file = sample(folder);
     let expected = json!({"flight.departed": LINES / 5 * 4, "flight.cancelled": LINES / 5});
     let import = [&["events", "import", &file], settings].concat();
-    // Dies by SIGKILL behind its third commit, before anybody hears of it.
+    // Killed behind its first commit, before the result is known.
     let output = eclusa(&import)
-        .env("ECLUSA_FAILPOINTS", "db_writer.after_commit=2:1:kill")
+        .env("ECLUSA_FAILPOINTS", "db_writer.after_commit=0:1:kill")
         .output()
         .unwrap();
     assert!(!output.status.success());
@@ -115,6 +115,29 @@ async fn an_import_goes_through_the_server_that_has_the_file() {
         assert!(told.contains("The server at http://127.0.0.1:"), "{told}");
     }
     assert_eq!(app.metric("eclusa_events_stored_total").await, LINES as f64);
+    // Without the server the same lines are the same events.
+    drop(app);
+    let told = tokio::task::spawn_blocking(move || {
+        succeed(&import.iter().map(String::as_str).collect::<Vec<_>>())
+    })
+    .await
+    .unwrap();
+    assert!(told.contains("0 stored, 5000 already"), "{told}");
+}
+
+#[test]
+fn an_option_of_serve_before_another_command_is_refused() {
+    let dir = temp_dir("ignored-");
+    let folder = dir.path().display().to_string();
+    for option in [["--data-dir", &folder], ["--port", "1"], ["--bind", "::1"]] {
+        let output = run(&[option[0], option[1], "config", "check"]);
+        let told = told(&output);
+        assert!(
+            !output.status.success() && told.contains(option[0]),
+            "{told}"
+        );
+        assert!(told.contains("--set data_dir=DIR"), "{told}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The machine's clock is set back an hour under a running process.
 
-use crate::harness::{App, Postgres, RabbitMq, eventually, temp_dir};
+use crate::harness::{App, Postgres, RabbitMq, eventually, precondition, temp_dir};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(30);
 
 /// The library that tells a process another time.
-fn faketime() -> Option<PathBuf> {
+fn faketime() -> Result<PathBuf, String> {
     let folders = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
     folders
         .into_iter()
         .map(|folder| PathBuf::from(format!("/usr/lib/{folder}/faketime/libfaketime.so.1")))
         .find(|library| library.exists())
+        .ok_or_else(|| "libfaketime.so.1 is not installed".to_owned())
 }
 
 #[tokio::test]
 async fn a_clock_set_back_an_hour_loses_nothing_and_delays_nothing() {
-    let Some(library) = faketime() else {
-        eprintln!("libfaketime is not here, so the clock cannot be set; left out");
+    let Some(library) = precondition("faketime", faketime()) else {
         return;
     };
     let dir = temp_dir("clock-");

@@ -137,7 +137,7 @@ async fn the_app_runs_stops_is_killed_and_starts_again() {
 
     app.rewrite_config("batch.max_events", 20);
     app.sighup();
-    app.wait_for_log(SOON, "settings in force").await;
+    app.wait_for_log(SOON, "settings reloaded").await;
     assert!(app.is_ready().await);
 
     let first = app.url().to_owned();

@@ -135,7 +135,8 @@ async fn what_fails_for_a_while_is_retried_and_then_stored() {
         .sql(
             "CREATE FUNCTION moody() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN
-                 IF NEW.event_type = 'bad' THEN
+                 -- The write probe has no user, so it is refused as well.
+                 IF NEW.event_type = 'bad' OR NEW.user_id IS NULL THEN
                      RAISE EXCEPTION 'not now' USING ERRCODE = 'XY123';
                  END IF;
                  RETURN NEW;

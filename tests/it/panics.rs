@@ -107,27 +107,99 @@ async fn every_actor_of_the_full_mode_survives_a_panic() {
     assert!(app.is_ready().await);
 }
 
+/// Makes every event of the type `bad` a row that PostgreSQL refuses.
+const FORBID: &str =
+    "ALTER TABLE user_interactions ADD CONSTRAINT no_bad CHECK (event_type <> 'bad') NOT VALID";
+
+fn bad() -> Value {
+    json!({"id": "bad-1", "userId": "u", "eventType": "bad"})
+}
+
+/// The event is dead-lettered once, although the supervisor panicked over it.
+async fn one_dead_letter(app: &App, database: &str) {
+    let postgres = Postgres::shared().await;
+    eventually(
+        SOON,
+        "it is dead-lettered and the actor has restarted",
+        async || {
+            let rows = postgres
+                .query(database, "SELECT count(*) FROM dead_letters", &[])
+                .await;
+            let letters: i64 = rows[0].get(0);
+            (letters == 1 && restarts(app, "retry_supervisor").await == 1.0).then_some(())
+        },
+    )
+    .await;
+    eventually(SOON, "nothing is in flight", async || {
+        (app.metric("eclusa_events_in_flight").await == 0.0).then_some(())
+    })
+    .await;
+    assert!(app.is_ready().await);
+}
+
 #[tokio::test]
 async fn the_retry_supervisor_survives_a_panic_and_its_message_comes_back() {
+    let postgres = Postgres::shared().await;
     let rabbitmq = RabbitMq::shared().await;
-    let vhost = rabbitmq.vhost().await;
+    for point in [
+        "retry_supervisor.unreadable",
+        "retry_supervisor.failed",
+        "retry_supervisor.after_publish",
+    ] {
+        let (database, vhost) = (postgres.database().await, rabbitmq.vhost().await);
+        let app = App::builder()
+            .postgres(&database)
+            .rabbitmq(&vhost)
+            .set("batch.max_wait", "200ms")
+            .start()
+            .await;
+        app.wait_ready().await;
+        postgres.execute(&database, FORBID).await;
+        arm(&app, point, "0:1:panic").await;
+        if point == "retry_supervisor.unreadable" {
+            crate::amqp::publish(&vhost, "eclusa.events", "", b"no event", None).await;
+        } else {
+            assert_eq!(app.post("/v1/events", &bad()).await.status(), 202);
+        }
+        one_dead_letter(&app, &database).await;
+    }
+}
+
+/// Without a broker the caller is told to repeat the event, and the dead letter is the same one.
+#[tokio::test]
+async fn the_retry_supervisor_survives_a_panic_behind_the_commit_of_a_dead_letter() {
+    let postgres = Postgres::shared().await;
+    let database = postgres.database().await;
+    let app = App::builder().postgres(&database).start().await;
+    app.wait_ready().await;
+    postgres.execute(&database, FORBID).await;
+    arm(&app, "retry_supervisor.after_insert", "0:1:panic").await;
+    assert_eq!(app.post("/v1/events", &bad()).await.status(), 503);
+    assert_eq!(app.post("/v1/events", &bad()).await.status(), 202);
+    one_dead_letter(&app, &database).await;
+}
+
+/// Batches are not full, so that they are due by time.
+#[tokio::test]
+async fn the_accumulator_survives_a_panic_of_its_timer() {
+    let database = Postgres::shared().await.database().await;
     let app = App::builder()
-        .postgres(&Postgres::shared().await.database().await)
-        .rabbitmq(&vhost)
+        .postgres(&database)
+        .rabbitmq(&RabbitMq::shared().await.vhost().await)
+        .set("batch.max_wait", "50ms")
         .start()
         .await;
     app.wait_ready().await;
-    arm(&app, "retry_supervisor.unreadable", "0:1:panic").await;
-    crate::amqp::publish(&vhost, "eclusa.events", "", b"no event", None).await;
-    let labels = [("cause", "malformed")];
-    eventually(SOON, "it is dead-lettered all the same", async || {
-        let dead = app
-            .metric_with("eclusa_events_dead_lettered_total", &labels)
-            .await;
-        (dead == 1.0).then_some(())
+    let mut posted = 0;
+    arm(&app, "batch_accumulator.timer", "2:1:panic").await;
+    flow(&app, "batch_accumulator", &mut posted).await;
+    let sql = "SELECT count(*), count(DISTINCT event_id) FROM user_interactions";
+    eventually(SOON, "every event is stored once", async || {
+        let rows = Postgres::shared().await.query(&database, sql, &[]).await;
+        let stored: (i64, i64) = (rows[0].get(0), rows[0].get(1));
+        (stored == (posted as i64, posted as i64)).then_some(())
     })
     .await;
-    assert_eq!(restarts(&app, "retry_supervisor").await, 1.0);
 }
 
 #[tokio::test]
@@ -147,7 +219,7 @@ async fn an_actor_beyond_repair_ends_the_process_with_a_clear_last_line() {
     .await;
     let status = app.wait_exit(SOON).await;
     assert_eq!(status.code(), Some(1));
-    let line = "eclusa: actor batch_accumulator had to be restarted";
+    let line = "eclusa: actor batch_accumulator was restarted";
     app.wait_for_log(SOON, line).await;
 }
 

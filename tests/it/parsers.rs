@@ -2,14 +2,19 @@
 //! "taken" and "refused", and what is taken can be stored by both stores.
 
 use crate::harness::Postgres;
-use eclusa::broker::message::{self, Rulebook};
+use eclusa::broker::contents::DecodeOptions;
+use eclusa::broker::message;
 use eclusa::config::Sources;
 use eclusa::config::broker::MissingId;
-use eclusa::event::item::{self, ItemLimits, Rules};
+use eclusa::event::item;
+use eclusa::event::item::{ItemLimits, Rules};
 use eclusa::event::{Event, Rows, Source, frame, id};
-use eclusa::http::body::{self, Shape};
-use eclusa::store::postgres::{self as pg, PostgresOptions, PostgresStore};
-use eclusa::store::sqlite::{self as lite, SqliteOptions, SqliteStore};
+use eclusa::http::body;
+use eclusa::http::body::Shape;
+use eclusa::store::postgres as pg;
+use eclusa::store::postgres::{PostgresOptions, PostgresStore};
+use eclusa::store::sqlite as lite;
+use eclusa::store::sqlite::{SqliteOptions, SqliteStore};
 use eclusa::store::{EventStore, RowOutcome};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
@@ -100,8 +105,8 @@ fn event(text: &str) -> Option<Event> {
     Some(fields.into_event(id::fresh(), None, "p".into(), Source::Amqp, now))
 }
 
-fn rulebook() -> Rulebook {
-    Rulebook {
+fn rulebook() -> DecodeOptions {
+    DecodeOptions {
         limits: LIMITS,
         max_event_bytes: None,
         max_items: 1_000,
@@ -234,4 +239,25 @@ async fn what_the_edge_takes_sqlite_stores() {
     lite::migrate(&path).await.unwrap();
     let store = SqliteStore::open(&SqliteOptions::new(&path)).await.unwrap();
     everything_taken_is_stored(&store).await;
+}
+
+/// The ids of an array's items are made of the message's id: with the derived id of another message as
+/// its own, a message would occupy the ids of that one's items.
+#[test]
+fn no_message_can_occupy_the_ids_of_another_ones_items() {
+    let ids = |message_id: &str| -> Vec<_> {
+        let properties = BasicProperties::default().with_message_id(message_id.into());
+        let body = br#"[{"eventType":"t"},{"eventType":"t"}]"#;
+        let contents = message::read(body, &properties, &rulebook());
+        contents.events.iter().map(|event| event.event_id).collect()
+    };
+    let producer = &rulebook().producer;
+    let squatter = id::of_producer(producer, "order-1001").to_string();
+    assert_eq!(ids("order-1001").len(), 2);
+    assert_eq!(ids("order-1001"), ids("order-1001"));
+    assert!(
+        ids(&squatter)
+            .iter()
+            .all(|id| !ids("order-1001").contains(id))
+    );
 }

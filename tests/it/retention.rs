@@ -1,6 +1,7 @@
 //! What is older than `store.retention` goes, by the hand of one process, whatever becomes of it.
 
 use crate::harness::{App, AppBuilder, Postgres, RabbitMq, eventually, temp_dir};
+use crate::store_contract::retention::insert_at_once;
 use chrono::{Days, Utc};
 use eclusa::event::{Event, Source, frame, item};
 use lapin::types::{AMQPValue, FieldTable};
@@ -77,28 +78,6 @@ impl Log {
 
     async fn sql(&self, sql: &str) {
         Postgres::shared().await.execute(&self.database, sql).await;
-    }
-
-    /// Leaves that day as a detaching that is broken off while it waits for a reader.
-    async fn detach_halfway(&self, days: u64) {
-        let name = table(days);
-        let mark = format!("COMMENT ON TABLE {name} IS 'eclusa: dropped by store.retention'");
-        self.sql(&mark).await;
-        let mut reader = crate::harness::connect(&self.database).await;
-        let open = reader.transaction().await.unwrap();
-        let count = "SELECT count(*) FROM user_interactions";
-        open.query_one(count, &[]).await.unwrap();
-        let client = crate::harness::connect(&self.database).await;
-        let limit = "SET statement_timeout = '500ms'";
-        client.batch_execute(limit).await.unwrap();
-        let detach = format!("ALTER TABLE user_interactions DETACH PARTITION {name} CONCURRENTLY");
-        client.batch_execute(&detach).await.unwrap_err();
-        open.commit().await.unwrap();
-        let pending = format!(
-            "EXISTS (SELECT FROM pg_inherits \
-             WHERE inhrelid = '{name}'::regclass AND inhdetachpending)"
-        );
-        assert!(self.ask(&pending).await);
     }
 
     async fn ask(&self, condition: &str) -> bool {
@@ -238,15 +217,12 @@ async fn one_leads_and_another_takes_over() {
     wait_leads(other).await;
 }
 
-/// Dies between any two steps; the next process finds what is left and goes on.
+/// Dies after one of two days is dropped, and between two slices of deletions; the next process
+/// finds what is left and goes on.
 #[tokio::test]
 async fn killed_between_any_two_steps() {
-    let points = ["marked", "detached", "finalized", "slice"];
-    for point in points.map(|step| format!("retention.{step}")) {
+    for point in ["retention.dropped", "retention.slice"] {
         let log = Log::with(2_500).await;
-        if point == "retention.finalized" {
-            log.detach_halfway(20).await;
-        }
         let mut app = log
             .keeper()
             .env("ECLUSA_FAILPOINTS", &format!("{point}=0:1:kill"))
@@ -268,7 +244,7 @@ async fn a_panic_costs_a_round() {
     let log = Log::with(2_500).await;
     let app = log
         .keeper()
-        .env("ECLUSA_FAILPOINTS", "retention.detached=0:1:panic")
+        .env("ECLUSA_FAILPOINTS", "retention.dropped=0:1:panic")
         .start()
         .await;
     log.is_trimmed().await;
@@ -286,7 +262,7 @@ async fn old_rows_that_come_late_go_with_the_next_round() {
     let app = log.keeper().start().await;
     eventually(SOON, "what is old is deleted", async || {
         let rows = app.metric("eclusa_retention_rows_deleted_total").await;
-        (log.rows().await == 2 && rows == 2_500.0).then_some(())
+        (log.rows().await == 3 && rows == 2_500.0).then_some(())
     })
     .await;
     log.sql(
@@ -297,7 +273,7 @@ async fn old_rows_that_come_late_go_with_the_next_round() {
     )
     .await;
     eventually(SOON, "the late one is deleted", async || {
-        (log.rows().await == 2).then_some(())
+        (log.rows().await == 3).then_some(())
     })
     .await;
     assert!(app.metric("eclusa_retention_failures_total").await >= 1.0);
@@ -305,9 +281,12 @@ async fn old_rows_that_come_late_go_with_the_next_round() {
     log.is_trimmed().await;
 }
 
-/// A query that takes long holds up the drop, and no event.
+/// A query that takes long holds up the drop, and no event: at each try an insert waits for 100 ms
+/// at most. Here the server ends inserts that wait for more than 150 ms; on a busy machine, where a
+/// try itself may take longer, up to half of the tries may be late.
 #[tokio::test]
 async fn a_long_query_holds_up_no_event() {
+    const TRIES: f64 = 4.0;
     let log = Log::with(0).await;
     let mut reader = crate::harness::connect(&log.database).await;
     let open = reader.transaction().await.unwrap();
@@ -316,27 +295,22 @@ async fn a_long_query_holds_up_no_event() {
         open.query_one(count, &[]).await.unwrap().get::<_, i64>(0),
         4
     );
-    let app = log
-        .keeper()
-        .set("store.statement_timeout", "5s")
-        .start()
-        .await;
-    let mut posted = 0;
-    eventually(SOON, "the drop has failed twice", async || {
+    let app = log.keeper().start().await;
+    let mut client = crate::harness::connect(&log.database).await;
+    let (mut posted, mut late) = (0, 0.0);
+    loop {
         assert_eq!(post(&app, id_of(posted % 9)).await.status(), 202);
         posted += 1;
-        let failures = app.metric("eclusa_retention_failures_total").await;
-        (failures >= 2.0).then_some(())
-    })
-    .await;
-    assert!(posted > 10, "{posted}");
-    // Behind a lock on the whole log a write would have taken as long as the drop waited.
-    let metrics = app.metrics().await;
-    let writes = metrics.sum("eclusa_store_write_seconds_count", &[]);
-    let bucket = "eclusa_store_write_seconds_bucket";
-    let quick = metrics.sum(bucket, &[("outcome", "ok"), ("le", "2.5")]);
-    assert!(writes >= posted as f64);
-    assert_eq!(quick, writes, "all of them at once");
+        for _ in 0..20 {
+            if !insert_at_once(&mut client).await {
+                late += 1.0;
+            }
+        }
+        if app.metric("eclusa_retention_failures_total").await >= TRIES {
+            break;
+        }
+    }
+    assert!(late <= TRIES / 2.0, "{late} of {TRIES}");
     open.commit().await.unwrap();
     eventually(SOON, "the old days are gone", async || {
         (log.rows().await == 2 + posted as i64).then_some(())
@@ -344,8 +318,8 @@ async fn a_long_query_holds_up_no_event() {
     .await;
 }
 
-/// The leader stands still in the middle of a drop, and another with other settings takes over. When
-/// it wakes up, it can do no harm.
+/// The leader stands still between two tries to drop a day, and another with other settings takes
+/// over. When it wakes up, it can do no harm.
 #[tokio::test]
 async fn a_leader_that_wakes_up_too_late_drops_nothing() {
     let log = Log::with(0).await;
@@ -355,39 +329,19 @@ async fn a_leader_that_wakes_up_too_late_drops_nothing() {
         .await
         .unwrap();
     let mut sleeper = log.keeper().start().await;
-    let detaching = "EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() \
-                     AND query LIKE '%DETACH PARTITION%CONCURRENTLY' AND wait_event_type = 'Lock')";
-    eventually(SOON, "it waits for the reader", async || {
-        log.ask(detaching).await.then_some(())
+    eventually(SOON, "it has tried", async || {
+        let failures = sleeper.metric("eclusa_retention_failures_total").await;
+        (failures >= 1.0).then_some(())
     })
     .await;
     sleeper.pause();
     let other = log.app().start().await;
     wait_leads(&other).await;
     open.commit().await.unwrap();
-    // This one keeps everything, and so brings back what the first one had begun to drop.
-    let back = async || {
-        eventually(SOON, "all days are there", async || {
-            (log.rows().await == 4).then_some(())
-        })
-        .await;
-    };
-    back().await;
     sleeper.resume();
     sleeper.wait_for_log(SOON, "leads no more").await;
-    eventually(SOON, "it has come to rest", async || {
-        let pids = "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() \
-                    AND state <> 'idle' AND query ~ 'DETACH|DROP TABLE|COMMENT' \
-                    AND pid <> pg_backend_pid())";
-        log.ask(pids).await.then_some(())
-    })
-    .await;
-    back().await;
-    for id in log.old {
-        let there = format!("EXISTS (SELECT FROM user_interactions WHERE event_id = '{id}')");
-        assert!(log.ask(&there).await);
-    }
     assert!(leads(&other).await && !leads(&sleeper).await);
+    assert_eq!(log.rows().await, 4);
     let dropped = sleeper
         .metric("eclusa_retention_partitions_dropped_total")
         .await;

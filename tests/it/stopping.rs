@@ -30,6 +30,18 @@ async fn it_says_unready_and_serves_on_through_the_grace_period() {
     assert!(app.wait_exit(SOON).await.success());
 }
 
+/// The streams of the signals are older than the server, so none falls between two of them.
+#[tokio::test]
+async fn a_signal_right_after_the_start_is_not_lost() {
+    for _ in 0..10 {
+        let dir = temp_dir("early-");
+        let builder = App::builder().embedded(dir.path());
+        let mut app = builder.set("shutdown.grace", "0s").start().await;
+        app.sigterm();
+        assert!(app.wait_exit(SOON).await.success());
+    }
+}
+
 #[tokio::test]
 async fn a_request_in_flight_is_answered_before_the_end() {
     let mut postgres = Postgres::start().await;

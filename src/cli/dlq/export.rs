@@ -1,9 +1,9 @@
 //! `eclusa dlq export`
 
-use super::FilterArgs;
+use super::DeadLetterFilterArgs;
 use crate::config::Settings;
 use crate::http::dead_letters::view::Letter;
-use crate::store::dead_letters::{LetterOrder, LetterSummary};
+use crate::store::dead_letters::{DeadLetterOrder, DeadLetterSummary};
 use anyhow::Context as _;
 use clap::Args;
 use std::fs::File;
@@ -11,22 +11,22 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Letters listed at once.
+/// Dead letters listed at once.
 const AT_ONCE: usize = 200;
 
 /// Options of `export`.
 #[derive(Args)]
 pub struct ExportArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: DeadLetterFilterArgs,
     /// Write to this file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// Writes them, oldest first.
+/// Writes the dead letters, oldest first.
 pub async fn run(settings: &Settings, args: ExportArgs) -> anyhow::Result<ExitCode> {
-    let store = super::open_for_reading(settings).await?;
+    let store = crate::cli::open_for_reading(settings).await?;
     let mut out: Box<dyn Write> = match &args.output {
         Some(path) => {
             let file =
@@ -39,9 +39,9 @@ pub async fn run(settings: &Settings, args: ExportArgs) -> anyhow::Result<ExitCo
     let (mut after, mut written) = (None, 0_u64);
     loop {
         let page = store
-            .list_letters(&filter, LetterOrder::Oldest, after, AT_ONCE)
+            .list_letters(&filter, DeadLetterOrder::Oldest, after, AT_ONCE)
             .await?;
-        let Some(last) = page.last().map(LetterSummary::position) else {
+        let Some(last) = page.last().map(DeadLetterSummary::position) else {
             break;
         };
         for summary in page {

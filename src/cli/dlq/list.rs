@@ -1,10 +1,10 @@
 //! `eclusa dlq list`
 
-use super::FilterArgs;
+use super::DeadLetterFilterArgs;
 use crate::cli::table::{print_line, printable};
 use crate::config::Settings;
 use crate::http::dead_letters::view::Summary;
-use crate::store::dead_letters::{LetterOrder, LetterSummary};
+use crate::store::dead_letters::{DeadLetterOrder, DeadLetterSummary};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -12,8 +12,8 @@ use std::process::ExitCode;
 #[derive(Args)]
 pub struct ListArgs {
     #[command(flatten)]
-    filter: FilterArgs,
-    /// How many
+    filter: DeadLetterFilterArgs,
+    /// Most dead letters to list
     #[arg(long, short = 'n', default_value_t = 50, value_name = "NUMBER")]
     limit: usize,
     /// Print one JSON object a line instead of a table
@@ -21,12 +21,12 @@ pub struct ListArgs {
     json: bool,
 }
 
-/// Prints them.
+/// Prints the dead letters.
 pub async fn run(settings: &Settings, args: ListArgs) -> anyhow::Result<ExitCode> {
-    let store = super::open_for_reading(settings).await?;
+    let store = crate::cli::open_for_reading(settings).await?;
     let filter = args.filter.filter(&[]);
     let letters = store
-        .list_letters(&filter, LetterOrder::Newest, None, args.limit)
+        .list_letters(&filter, DeadLetterOrder::Newest, None, args.limit)
         .await?;
     let shown = letters.len() as u64;
     for letter in letters {
@@ -46,7 +46,7 @@ pub async fn run(settings: &Settings, args: ListArgs) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(letter: &LetterSummary) -> String {
+fn row(letter: &DeadLetterSummary) -> String {
     let failure = &letter.failure;
     let code = failure.sqlstate.as_deref().map(|code| format!(" {code}"));
     format!(

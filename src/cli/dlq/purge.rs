@@ -1,10 +1,11 @@
 //! `eclusa dlq purge`
 
-use super::{FilterArgs, Place, ServerArgs, progress_bar};
+use super::{DeadLetterFilterArgs, progress_bar, remote};
+use crate::cli::server::{Place, ServerArgs};
 use crate::config::Settings;
-use crate::retry::purge::purge;
+use crate::dead_letters::purge::purge;
 use crate::store::DeadLetterStore;
-use crate::store::dead_letters::LetterFilter;
+use crate::store::dead_letters::DeadLetterFilter;
 use anyhow::bail;
 use clap::Args;
 use std::process::ExitCode;
@@ -13,14 +14,14 @@ use uuid::Uuid;
 /// Options of `purge`.
 #[derive(Args)]
 pub struct PurgeArgs {
-    /// Only these letters
+    /// Only these dead letters
     ids: Vec<Uuid>,
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: DeadLetterFilterArgs,
     /// All of them, whatever their state
     #[arg(long)]
     all: bool,
-    /// At most so many, oldest first
+    /// At most this many, oldest first
     #[arg(long, short = 'n', value_name = "NUMBER")]
     limit: Option<u64>,
     /// Say how many would be deleted, and delete none
@@ -33,12 +34,12 @@ pub struct PurgeArgs {
     server: ServerArgs,
 }
 
-/// Deletes, and says how many.
+/// Deletes, and prints how many.
 pub async fn run(settings: Settings, args: PurgeArgs) -> anyhow::Result<ExitCode> {
     let filter = args.filter.filter(&args.ids);
-    if filter == LetterFilter::default() && !args.all {
+    if filter == DeadLetterFilter::default() && !args.all {
         bail!(
-            "say which letters to delete: ids, --cause, --type, --from, --to or --state; or --all"
+            "say which dead letters to delete: ids, --cause, --type, --from, --to or --state; or --all"
         );
     }
     if !args.yes && !args.dry_run {
@@ -46,13 +47,13 @@ pub async fn run(settings: Settings, args: PurgeArgs) -> anyhow::Result<ExitCode
     }
     let limit = args.limit.unwrap_or(u64::MAX);
     if args.dry_run {
-        let store = super::open_for_reading(&settings).await?;
+        let store = crate::cli::open_for_reading(&settings).await?;
         let matching = store.count_letters(&filter).await?;
         println!("{} would be deleted", matching.min(limit));
         return Ok(ExitCode::SUCCESS);
     }
     let purged = match args.server.place(&settings)? {
-        Place::There(server) => server.purge(&filter, limit).await?,
+        Place::There(server) => remote::purge(&server, &filter, limit).await?,
         Place::Here(_lock) => {
             let store = crate::app::store::open(&settings).await?;
             let bar = progress_bar(store.count_letters(&filter).await?.min(limit));

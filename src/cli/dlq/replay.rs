@@ -1,13 +1,13 @@
 //! `eclusa dlq replay`
 
-use super::server::Server;
-use super::{FilterArgs, Place, ServerArgs, progress_bar};
+use super::{DeadLetterFilterArgs, progress_bar, remote};
 use crate::app::flow::Flow;
 use crate::cli::direct;
+use crate::cli::server::{Place, Server, ServerArgs};
 use crate::config::{LiveSettings, Settings};
-use crate::retry::replay::{NotReplayed, Replay, Report};
+use crate::dead_letters::replay::{NotReplayed, Replay, Report};
 use crate::store::DeadLetterStore;
-use crate::store::dead_letters::LetterState;
+use crate::store::dead_letters::DeadLetterState;
 use crate::supervision::Backoff;
 use anyhow::bail;
 use clap::Args;
@@ -16,20 +16,20 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// How long a store that cannot be written is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long to retry while the store cannot be written.
+const RETRY_FOR: Duration = Duration::from_secs(120);
 
 /// Options of `replay`.
 #[derive(Args)]
 pub struct ReplayArgs {
-    /// Only these letters
+    /// Only these dead letters
     ids: Vec<Uuid>,
     #[command(flatten)]
-    filter: FilterArgs,
-    /// At most so many
+    filter: DeadLetterFilterArgs,
+    /// At most this many
     #[arg(long, short = 'n', value_name = "NUMBER")]
     limit: Option<u64>,
-    /// Letters in a second; 0 is without a bound (default: dead_letters.replay_rate)
+    /// Dead letters a second; 0 is unlimited (default: dead_letters.replay_rate)
     #[arg(long, value_name = "NUMBER")]
     rate: Option<u32>,
     /// Say what would be done, and do nothing
@@ -39,10 +39,10 @@ pub struct ReplayArgs {
     server: ServerArgs,
 }
 
-/// Replays, and says what became of the letters.
+/// Replays, and prints the result.
 pub async fn run(settings: Settings, args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut filter = args.filter.filter(&args.ids);
-    filter.state.get_or_insert(LetterState::Dead);
+    filter.state.get_or_insert(DeadLetterState::Dead);
     let replay = Replay {
         filter,
         limit: args.limit,
@@ -70,12 +70,12 @@ pub async fn run(settings: Settings, args: ReplayArgs) -> anyhow::Result<ExitCod
     })
 }
 
-/// Straight to the store also where there is a broker: nobody else needs to run for it.
+/// Into the store directly, also where there is a broker, so that no server has to run.
 async fn here(settings: Settings, mut replay: Replay) -> anyhow::Result<Report> {
     let store = crate::app::store::open(&settings).await?;
     let total = matching(&*store, &replay).await?;
     let live = LiveSettings::new(direct(settings)?);
-    let flow = Flow::start(&live, store)?;
+    let flow = Flow::start(&live, store, None)?;
     let replayer = flow.replayer(&live);
     let bar = progress_bar(total);
     let mut sum = Report::default();
@@ -94,7 +94,7 @@ async fn here(settings: Settings, mut replay: Replay) -> anyhow::Result<Report> 
             last = Instant::now();
             backoff.reset();
         }
-        if last.elapsed() > PATIENCE || !next {
+        if last.elapsed() > RETRY_FOR || !next {
             bail!(
                 "{} replayed, then: {reason}; run it again later",
                 sum.replayed
@@ -107,12 +107,12 @@ async fn here(settings: Settings, mut replay: Replay) -> anyhow::Result<Report> 
     Ok(sum)
 }
 
-/// By a server, which answers in pieces.
+/// By a server, which replays in parts.
 async fn there(server: &Server, mut replay: Replay) -> anyhow::Result<Report> {
     let mut sum = Report::default();
     let mut bar: Option<ProgressBar> = None;
     loop {
-        let (matched, report) = server.replay(&replay).await?;
+        let (matched, report) = remote::replay(server, &replay).await?;
         let bar = bar.get_or_insert_with(|| {
             progress_bar(replay.limit.map_or(matched, |limit| limit.min(matched)))
         });

@@ -12,16 +12,16 @@ use uuid::Uuid;
 /// Options of `show`.
 #[derive(Args)]
 pub struct ShowArgs {
-    /// The letter
+    /// The dead letter
     id: Uuid,
     /// Write nothing but the body's bytes
     #[arg(long)]
     raw: bool,
 }
 
-/// Prints it.
+/// Prints the dead letter.
 pub async fn run(settings: &Settings, args: ShowArgs) -> anyhow::Result<ExitCode> {
-    let store = super::open_for_reading(settings).await?;
+    let store = crate::cli::open_for_reading(settings).await?;
     let letter = store.get_letter(args.id).await?;
     let letter = letter.with_context(|| format!("there is no dead letter {}", args.id))?;
     if args.raw {

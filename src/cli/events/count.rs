@@ -1,6 +1,6 @@
 //! `eclusa events count`
 
-use super::FilterArgs;
+use super::EventFilterArgs;
 use crate::cli::{output, table};
 use crate::config::Settings;
 use crate::store::CountBy;
@@ -14,7 +14,7 @@ pub struct CountArgs {
     #[arg(long, value_enum, default_value = "type")]
     by: By,
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: EventFilterArgs,
     /// Print one JSON object a line instead of a table
     #[arg(long)]
     json: bool,
@@ -29,7 +29,7 @@ enum By {
 
 /// Prints the counts, largest first, and their sum.
 pub async fn run(settings: &Settings, args: CountArgs) -> anyhow::Result<ExitCode> {
-    let store = super::open_for_reading(settings).await?;
+    let store = crate::cli::open_for_reading(settings).await?;
     let (field, name) = match args.by {
         By::Type => (CountBy::Type, "type"),
         By::Source => (CountBy::Source, "source"),

@@ -1,12 +1,15 @@
 //! `eclusa events import`
 
 use super::lines::{BadLine, Lines};
-use super::remote::{Remote, Taken};
-use crate::actors::batch_accumulator::Push;
-use crate::app::embedded_lock::{EmbeddedLock, Holder};
+use super::remote;
+use super::remote::Written;
+use crate::app::embedded_lock::EmbeddedLock;
 use crate::app::flow::Flow;
-use crate::config::{LiveSettings, Mode, Settings};
-use crate::event::{Event, Outcome, request};
+use crate::batch::messages::AccumulatorMessage;
+use crate::cli::server::{Place, Server, ServerArgs};
+use crate::config::{LiveSettings, Settings};
+use crate::event::{Event, Outcome};
+use crate::ingest::request;
 use crate::supervision::Backoff;
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -19,18 +22,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Events handed over together. Larger than a live batch: nobody waits for a single one.
+/// Events in a chunk. Larger than a live batch, since no caller waits for a single event.
 const CHUNK: usize = 1_000;
-/// The same over HTTP, below what a server takes at once by default.
+/// The same over HTTP, below the default of http.max_items.
 const REMOTE_CHUNK: usize = 500;
-/// And both end here, below what a server's largest body is by default.
+/// Bytes of a chunk, below the default of http.max_body.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks under way at once.
+/// Chunks in flight at once.
 const UNDER_WAY: usize = 6;
 /// Bad lines whose reasons are printed.
 const SHOWN: u64 = 20;
-/// How long a store that cannot be written is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long to retry while the store cannot be written.
+const RETRY_FOR: Duration = Duration::from_secs(120);
 
 /// Options of `import`.
 #[derive(Args)]
@@ -44,28 +47,19 @@ pub struct ImportArgs {
     /// Write lines that are no events to this file
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// Send to this server, such as http://127.0.0.1:3000, instead of writing to the store
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
-    /// API key for the server
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "ECLUSA_API_KEY",
-        hide_env_values = true
-    )]
-    api_key: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// Where the events go.
-enum Target {
+enum ImportTarget {
     /// Through the actors of this process into the store.
     Here {
         flow: Box<Flow>,
         _lock: Option<EmbeddedLock>,
     },
     /// To a server.
-    There(Remote),
+    There(Server),
 }
 
 /// Imports the file.
@@ -82,11 +76,11 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
         .transpose()?;
     let target = target(settings, &args).await?;
     let chunk = match target {
-        Target::Here { .. } => CHUNK,
-        Target::There(_) => REMOTE_CHUNK,
+        ImportTarget::Here { .. } => CHUNK,
+        ImportTarget::There(_) => REMOTE_CHUNK,
     };
     let bar = progress_bar(lines.size);
-    let (mut total, mut bad) = (Taken::default(), 0);
+    let (mut total, mut bad) = (Written::default(), 0);
     let mut under_way = FuturesUnordered::new();
     let began = Instant::now();
     loop {
@@ -115,7 +109,7 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
         }
         while under_way.len() >= UNDER_WAY || (last && !under_way.is_empty()) {
             if let Some(taken) = under_way.next().await {
-                let taken: Taken = taken?;
+                let taken: Written = taken?;
                 total.stored += taken.stored;
                 total.duplicate += taken.duplicate;
                 total.dead += taken.dead;
@@ -140,7 +134,7 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
     );
     if total.dead > 0 {
         println!(
-            "{} refused by the store and put aside; see eclusa dlq list",
+            "{} refused by the store; they are dead letters now: eclusa dlq list",
             total.dead
         );
     }
@@ -151,30 +145,16 @@ pub async fn run(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCod
     })
 }
 
-async fn target(settings: Settings, args: &ImportArgs) -> anyhow::Result<Target> {
-    if let Some(url) = &args.server {
-        return Ok(Target::There(Remote::new(url, args.api_key.clone())));
-    }
-    let mut lock = None;
-    if settings.mode() == Mode::Embedded {
-        match EmbeddedLock::take(&settings, "")? {
-            Holder::Us(taken) => lock = Some(taken),
-            Holder::Server(Some(url)) => {
-                eprintln!("The server at {url} has the data; sending to it.");
-                return Ok(Target::There(Remote::new(&url, args.api_key.clone())));
-            }
-            Holder::Server(None) => bail!(
-                "the data in {} is in use by another command; wait for it to end",
-                settings.data_dir.display()
-            ),
-        }
-    }
+async fn target(settings: Settings, args: &ImportArgs) -> anyhow::Result<ImportTarget> {
+    let lock = match args.server.place(&settings)? {
+        Place::There(server) => return Ok(ImportTarget::There(server)),
+        Place::Here(lock) => lock,
+    };
     let store = crate::app::store::open(&settings).await?;
-    // Straight to the store also where there is a broker: an import that is broken off is simply
-    // run again.
+    // Into the store directly, also where there is a broker: an interrupted import is run again.
     let live = LiveSettings::new(direct(settings)?);
-    let flow = Flow::start(&live, store)?;
-    Ok(Target::Here {
+    let flow = Flow::start(&live, store, None)?;
+    Ok(ImportTarget::Here {
         flow: Box::new(flow),
         _lock: lock,
     })
@@ -184,50 +164,44 @@ async fn target(settings: Settings, args: &ImportArgs) -> anyhow::Result<Target>
 fn direct(settings: Settings) -> anyhow::Result<Settings> {
     let mut settings = crate::cli::direct(settings)?;
     settings.batch.max_events = settings.batch.max_events.max(CHUNK);
+    settings.batch.max_rows = settings.batch.max_rows.max(CHUNK);
     Ok(settings)
 }
 
-/// Hands a chunk over, again and again while it cannot be taken: the ids are the same each time.
-async fn hand_over(target: &Target, events: Vec<Event>) -> anyhow::Result<Taken> {
+/// Writes a chunk, and retries while it cannot be written: the ids are the same each time.
+async fn hand_over(target: &ImportTarget, events: Vec<Event>) -> anyhow::Result<Written> {
+    let flow = match target {
+        ImportTarget::There(server) => return remote::send(server, &events).await,
+        ImportTarget::Here { flow, .. } => flow,
+    };
     let began = Instant::now();
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
-        let taken = match target {
-            Target::Here { flow, .. } => write(flow, events.clone()).await?,
-            Target::There(remote) => {
-                if !events.iter().all(Remote::takes) {
-                    bail!(
-                        "a server takes no events without userId; stop it and import into its \
-                         data folder"
-                    );
-                }
-                remote.send(&events).await?
-            }
-        };
-        if let Some(taken) = taken {
-            return Ok(taken);
+        if let Some(written) = write(flow, events.clone()).await? {
+            return Ok(written);
         }
-        if began.elapsed() > PATIENCE {
-            bail!("the store could not be written for {PATIENCE:?}; run the import again later");
+        if began.elapsed() > RETRY_FOR {
+            bail!("the store could not be written for {RETRY_FOR:?}; run the import again later");
         }
         tokio::time::sleep(backoff.next_pause()).await;
     }
 }
 
 /// Through the accumulator and the writers; `None` when some were refused for now.
-async fn write(flow: &Flow, events: Vec<Event>) -> anyhow::Result<Option<Taken>> {
+async fn write(flow: &Flow, events: Vec<Event>) -> anyhow::Result<Option<Written>> {
     let weight = events.iter().map(Event::footprint).sum();
     let permit = flow.budget.take(weight);
     flow.metrics
         .accepted
         .with_label_values(&["import"])
         .inc_by(events.len() as u64);
-    let accounts = flow.metrics.ledgers.intake.clone();
+    let accounts = flow.metrics.ledgers.ingest.clone();
     let (deliveries, outcomes) = request::open(events, accounts, permit, None);
     // If the accumulator crashes over the message, the tickets in it answer.
-    let _ = flow.lanes.any().send(Push(deliveries)).await;
+    let push = AccumulatorMessage::push(deliveries);
+    let _ = flow.partitions.any().send(push).await;
     let outcomes = outcomes.await.context("an import's chunk was lost")?;
-    let mut taken = Taken::default();
+    let mut taken = Written::default();
     for outcome in outcomes {
         match outcome {
             Outcome::Stored => taken.stored += 1,

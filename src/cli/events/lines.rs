@@ -1,7 +1,8 @@
 //! The lines of a file or of standard input, plain or gzip, each checked and given its identity.
 
 use crate::config::Settings;
-use crate::event::item::{self, FieldError, ItemLimits, Rules};
+use crate::event::item;
+use crate::event::item::{FieldError, ItemLimits, Rules};
 use crate::event::{Event, Source, id};
 use anyhow::Context as _;
 use flate2::read::MultiGzDecoder;
@@ -148,18 +149,19 @@ impl Lines {
             .map_err(|error| vec![FieldError::new("", format!("is not UTF-8: {error}"))])?;
         let mut fields = item::parse(text, &self.limits, Rules::AMQP)?;
         let now = item::now();
-        let (event_id, original) = match fields.id.take() {
-            Some(given) => item::resolve_id(given, &self.producer, now, self.limits.accept_days)
-                .map_err(|reason| vec![FieldError::new("id", reason)])?,
-            None => match &self.source {
-                Some(source) => (id::of_line(source, self.number, line), None),
-                // Under one name for all, the lines of two streams would pass for repeats.
-                None => {
-                    let reason = "is needed on standard input, unless --source names the stream";
-                    return Err(vec![FieldError::new("id", reason)]);
-                }
-            },
+        let given = match (fields.id.take(), &self.source) {
+            (Some(given), _) => given,
+            // A derived id in the place of the caller's: a server derives the same event id from it.
+            (None, Some(source)) => id::of_line(source, self.number, line).to_string(),
+            // Under one name for all, the lines of two streams would pass for repeats.
+            (None, None) => {
+                let reason = "is needed on standard input, unless --source names the stream";
+                return Err(vec![FieldError::new("id", reason)]);
+            }
         };
+        let (event_id, original) =
+            item::resolve_id(given, &self.producer, now, self.limits.accept_days)
+                .map_err(|reason| vec![FieldError::new("id", reason)])?;
         let producer = Arc::clone(&self.producer);
         Ok(fields.into_event(event_id, original, producer, Source::Import, now))
     }

@@ -1,6 +1,6 @@
 //! `eclusa events tail`
 
-use super::FilterArgs;
+use super::EventFilterArgs;
 use crate::cli::{output, table};
 use crate::config::Settings;
 use crate::event::StoredEvent;
@@ -29,7 +29,7 @@ pub struct TailArgs {
     #[arg(long, value_enum)]
     format: Option<Format>,
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: EventFilterArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,7 +45,7 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
     } else {
         Format::Ndjson
     });
-    let store = super::open_for_reading(settings).await?;
+    let store = crate::cli::open_for_reading(settings).await?;
     let filter = args.filter.filter();
     // The position comes before the listing: an event in between is printed twice rather than
     // never, and the check by `id` below takes the second print back.

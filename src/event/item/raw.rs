@@ -1,6 +1,7 @@
-//! An item as it came: its fields found, and nothing yet asked of them.
+//! An item as it came: its fields are found, but not yet checked.
 
-use super::{FieldError, MAX_TOLD, json_reason};
+use super::rules::{FieldError, MAX_REPORTED};
+use super::values::json_reason;
 use crate::event::array;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -8,7 +9,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// An item's fields as raw JSON, and what is wrong with its keys.
+/// An item's fields as raw JSON, and the errors in its keys.
 #[derive(Debug, Default)]
 pub struct RawItem<'a> {
     pub(super) id: Option<&'a RawValue>,
@@ -25,7 +26,8 @@ pub struct RawItem<'a> {
 }
 
 impl<'a> RawItem<'a> {
-    /// Finds the fields in a text. What is not JSON, or no object, is told by [`super::check`].
+    /// Finds the fields in a text. [`check`](crate::event::item::check) reports text that is not a
+    /// JSON object.
     pub fn read(text: &'a str) -> Self {
         if !text.trim_start().starts_with('{') {
             return Self::no_object();
@@ -77,7 +79,7 @@ impl<'a> RawItem<'a> {
                 return;
             }
         };
-        if slot.replace(value).is_some() && self.flaws.len() < MAX_TOLD {
+        if slot.replace(value).is_some() && self.flaws.len() < MAX_REPORTED {
             self.flaws.push(FieldError::new(&key, "is given twice"));
         }
     }
@@ -175,7 +177,7 @@ mod tests {
     #[test]
     fn a_key_given_again_and_again_is_told_a_few_times() {
         let text = format!("{{{}\"id\":1}}", "\"id\":1,".repeat(10_000));
-        assert_eq!(RawItem::read(&text).flaws.len(), MAX_TOLD);
+        assert_eq!(RawItem::read(&text).flaws.len(), MAX_REPORTED);
     }
 
     #[test]

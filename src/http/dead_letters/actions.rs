@@ -1,83 +1,171 @@
 //! `POST /v1/dead-letters/replay` and `POST /v1/dead-letters/purge`.
 //!
-//! Both work for a bounded time and say where to go on, so that no request hangs for as long as a
-//! large replay takes. Repeating one is safe.
+//! Both do a bounded part of the work and say whether more is left, so that no request takes as long
+//! as a large replay. Repeating one is safe.
 
-use super::super::HttpState;
-use super::super::auth::Caller;
-use super::super::body;
-use super::super::problem::Problem;
-use super::super::queries::unreadable;
-use super::{Parts, filter};
+use super::{FilterParts, filter};
 use crate::config::auth::Scope;
-use crate::retry::purge::purge;
-use crate::retry::replay::{NotReplayed, Replay};
-use crate::store::dead_letters::{LetterFilter, LetterState};
+use crate::dead_letters::purge::purge;
+use crate::dead_letters::replay::{NotReplayed, Replay};
+use crate::http::HttpState;
+use crate::http::auth::Caller;
+use crate::http::body;
+use crate::http::listing::{cursor, unreadable};
+use crate::http::openapi::problems::ActionProblems;
+use crate::http::openapi::schema;
+use crate::http::problem::Problem;
+use crate::store::dead_letters::{DeadLetterFilter, DeadLetterState};
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// How long one request replays before it answers with a cursor.
+/// How long one request replays before it responds with a cursor.
 const TIME: Duration = Duration::from_secs(20);
-/// Letters that one request purges unless asked otherwise, and at most.
+/// Most dead letters that one request purges.
 const PURGE_LIMIT: u64 = 10_000;
 
-#[derive(Deserialize)]
+/// Which dead letters to replay, and how. Parts that are not given do not filter.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ReplayBody {
+    /// Only these dead letters.
+    #[schema(max_items = 1000)]
     ids: Option<Vec<Uuid>>,
+    /// Only those with this cause.
+    #[schema(value_type = Option<schema::CauseWord>)]
     cause: Option<String>,
+    /// Only events of this type.
+    #[schema(pattern = r"^[^\u0000]*$")]
     event_type: Option<String>,
+    /// Only those that failed last at this time or later (RFC 3339).
+    #[schema(format = DateTime)]
     from: Option<String>,
+    /// Only those that failed last before this time (RFC 3339).
+    #[schema(format = DateTime)]
     to: Option<String>,
+    /// Only those in this state; `dead` unless given.
+    #[schema(value_type = Option<schema::StateWord>)]
     state: Option<String>,
-    limit: Option<u64>,
+    /// Most dead letters to replay.
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 2147483647)]
+    limit: Option<u32>,
+    /// Dead letters a second; 0 is unlimited. `dead_letters.replay_rate` unless given.
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 2147483647)]
     rate_per_second: Option<u32>,
+    /// The `next` of an earlier response.
+    #[schema(
+        pattern = r"^(-?[0-9]{1,17}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?_-?[0-9]{1,17}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+    )]
     cursor: Option<String>,
+    /// Read the dead letters, and replay none.
     #[serde(default)]
     dry_run: bool,
 }
 
-#[derive(Deserialize)]
+/// Which dead letters to delete. Without any filter, `all` must be true.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PurgeBody {
+    /// Only these dead letters.
+    #[schema(max_items = 1000)]
     ids: Option<Vec<Uuid>>,
+    /// Only those with this cause.
+    #[schema(value_type = Option<schema::CauseWord>)]
     cause: Option<String>,
+    /// Only events of this type.
+    #[schema(pattern = r"^[^\u0000]*$")]
     event_type: Option<String>,
+    /// Only those that failed last at this time or later (RFC 3339).
+    #[schema(format = DateTime)]
     from: Option<String>,
+    /// Only those that failed last before this time (RFC 3339).
+    #[schema(format = DateTime)]
     to: Option<String>,
+    /// Only those in this state.
+    #[schema(value_type = Option<schema::StateWord>)]
     state: Option<String>,
-    limit: Option<u64>,
+    /// Most dead letters to delete; at most 10,000 at once.
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 2147483647)]
+    limit: Option<u32>,
+    /// Confirms that all are to be deleted.
     #[serde(default)]
     all: bool,
+    /// Count them, and delete none.
     #[serde(default)]
     dry_run: bool,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ReplayAnswer {
-    dry_run: bool,
-    /// Letters that passed the filter when this request came.
-    matched: u64,
-    replayed: u64,
-    failed: u64,
-    failures: Vec<NotReplayed>,
-    /// Give this as `cursor` to go on; null when there is nothing left.
-    next: Option<String>,
+/// A whole number, also where JSON spells it with a fraction of zero (`5.0`), as clients without
+/// integers do.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = Option::<f64>::deserialize(deserializer)?;
+    let whole = |number: f64| {
+        let fits = number.fract() == 0.0 && (0.0..=f64::from(i32::MAX)).contains(&number);
+        fits.then_some(number as u32).ok_or_else(|| {
+            D::Error::custom(format!(
+                "{number} is no whole number from 0 to {}",
+                i32::MAX
+            ))
+        })
+    };
+    number.map(whole).transpose()
 }
 
-#[derive(Serialize)]
+/// What a replay has done.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct PurgeAnswer {
-    dry_run: bool,
-    /// Letters that passed the filter when this request came.
-    matched: u64,
-    purged: u64,
+pub struct ReplayReply {
+    /// Whether this was a dry run.
+    pub dry_run: bool,
+    /// Dead letters that match the filter.
+    pub matched: u64,
+    /// Dead letters whose events are durable now; on a dry run, those that would be sent.
+    pub replayed: u64,
+    /// Dead letters that failed again.
+    pub failed: u64,
+    /// The first of those that failed.
+    #[schema(value_type = Vec<schema::ReplayFailure>)]
+    pub failures: Vec<NotReplayed>,
+    /// The `cursor` with which to continue; null when nothing is left.
+    #[schema(required)]
+    pub next: Option<String>,
 }
 
-/// `POST /v1/dead-letters/replay`
+/// What a purge has done.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PurgeReply {
+    /// Whether this was a dry run.
+    pub dry_run: bool,
+    /// Dead letters that match the filter.
+    pub matched: u64,
+    /// Dead letters that were deleted.
+    pub purged: u64,
+}
+
+/// Replay dead letters
+///
+/// Sends dead letters through the flow again, the oldest first, for at most 20 s; `next` continues.
+/// Those that fail again remain, with their history. Needs the scope `admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/dead-letters/replay",
+    tag = "dead letters",
+    request_body(content = ReplayBody, example = json!({"cause": "poison", "limit": 100})),
+    responses(
+        (status = 200, description = "What was replayed.", body = ReplayReply,
+         example = json!({"dryRun": false, "matched": 2, "replayed": 1, "failed": 1,
+             "failures": [{"id": "019c1330-9f4c-7c5e-a3c4-0d4b8f0a6f11", "reason": "poison"}],
+             "next": null})),
+        ActionProblems
+    )
+)]
 pub async fn post_replay(
     request: HttpRequest,
     state: web::Data<HttpState>,
@@ -86,15 +174,8 @@ pub async fn post_replay(
 ) -> Result<HttpResponse, Problem> {
     caller?.require(Scope::Admin)?;
     let body: ReplayBody = read(&request, &state, payload).await?;
-    let cursor = body
-        .cursor
-        .map(|cursor| {
-            cursor.parse().map_err(|()| {
-                Problem::bad_request("cursor must be the `next` of an earlier answer, as it was")
-            })
-        })
-        .transpose()?;
-    let mut filter = filter(Parts {
+    let cursor = cursor(body.cursor)?;
+    let mut filter = filter(FilterParts {
         ids: body.ids,
         cause: body.cause,
         event_type: body.event_type,
@@ -102,12 +183,12 @@ pub async fn post_replay(
         to: body.to,
         state: body.state,
     })?;
-    filter.state.get_or_insert(LetterState::Dead);
+    filter.state.get_or_insert(DeadLetterState::Dead);
     let matched = matching(&state, &filter).await?;
     let replay = Replay {
         filter,
         cursor,
-        limit: body.limit,
+        limit: body.limit.map(u64::from),
         rate: body.rate_per_second,
         dry_run: body.dry_run,
         time: Some(TIME),
@@ -127,7 +208,7 @@ pub async fn post_replay(
             report.replayed
         )));
     }
-    Ok(HttpResponse::Ok().json(ReplayAnswer {
+    Ok(HttpResponse::Ok().json(ReplayReply {
         dry_run: replay.dry_run,
         matched,
         replayed: report.replayed,
@@ -137,7 +218,20 @@ pub async fn post_replay(
     }))
 }
 
-/// `POST /v1/dead-letters/purge`
+/// Delete dead letters
+///
+/// Deletes dead letters for good, the oldest first. Needs the scope `admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/dead-letters/purge",
+    tag = "dead letters",
+    request_body(content = PurgeBody, example = json!({"state": "replayed"})),
+    responses(
+        (status = 200, description = "What was deleted.", body = PurgeReply,
+         example = json!({"dryRun": false, "matched": 3, "purged": 3})),
+        ActionProblems
+    )
+)]
 pub async fn post_purge(
     request: HttpRequest,
     state: web::Data<HttpState>,
@@ -146,7 +240,7 @@ pub async fn post_purge(
 ) -> Result<HttpResponse, Problem> {
     caller?.require(Scope::Admin)?;
     let body: PurgeBody = read(&request, &state, payload).await?;
-    let filter = filter(Parts {
+    let filter = filter(FilterParts {
         ids: body.ids,
         cause: body.cause,
         event_type: body.event_type,
@@ -154,13 +248,13 @@ pub async fn post_purge(
         to: body.to,
         state: body.state,
     })?;
-    if filter == LetterFilter::default() && !body.all {
+    if filter == DeadLetterFilter::default() && !body.all {
         return Err(Problem::bad_request(
-            "say which letters to delete: ids, cause, eventType, from, to or state; or \
+            "say which dead letters to delete: ids, cause, eventType, from, to or state; or \
              \"all\": true",
         ));
     }
-    let limit = body.limit.unwrap_or(PURGE_LIMIT).min(PURGE_LIMIT);
+    let limit = body.limit.map_or(PURGE_LIMIT, u64::from).min(PURGE_LIMIT);
     let matched = matching(&state, &filter).await?;
     let purged = if body.dry_run {
         0
@@ -174,14 +268,14 @@ pub async fn post_purge(
         dry_run = body.dry_run,
         "dead letters purged"
     );
-    Ok(HttpResponse::Ok().json(PurgeAnswer {
+    Ok(HttpResponse::Ok().json(PurgeReply {
         dry_run: body.dry_run,
         matched,
         purged,
     }))
 }
 
-async fn matching(state: &HttpState, filter: &LetterFilter) -> Result<u64, Problem> {
+async fn matching(state: &HttpState, filter: &DeadLetterFilter) -> Result<u64, Problem> {
     let count = state.letters.count_letters(filter).await;
     count.map_err(|error| unreadable(&error))
 }

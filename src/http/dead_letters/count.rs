@@ -2,25 +2,29 @@
 
 use crate::metrics::Metrics;
 use crate::store::DeadLetterStore;
-use crate::store::dead_letters::{LetterFilter, LetterState};
+use crate::store::dead_letters::{DeadLetterFilter, DeadLetterState};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// A count is good for this long: scrapes by several do not count several times.
 const FRESH: Duration = Duration::from_secs(2);
-/// A scrape does not wait longer for the store; it then shows the last count.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// When they were last counted; clones share it.
 #[derive(Clone, Default)]
-pub struct LetterCount {
+pub struct DeadLetterCount {
     last: Arc<Mutex<Option<Instant>>>,
+    running: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl LetterCount {
-    /// Counts again, unless that was done just now.
-    pub async fn refresh(&self, letters: &dyn DeadLetterStore, metrics: &Metrics) {
+impl DeadLetterCount {
+    /// Starts a count, unless one is running or was started just now. Waits for none: the metric
+    /// shows the last one that succeeded.
+    pub fn refresh(&self, letters: &Arc<dyn DeadLetterStore>, metrics: &Arc<Metrics>) {
+        let Ok(running) = Arc::clone(&self.running).try_lock_owned() else {
+            return;
+        };
         {
             let mut last = self.last.lock();
             if last.is_some_and(|last| last.elapsed() < FRESH) {
@@ -28,14 +32,20 @@ impl LetterCount {
             }
             *last = Some(Instant::now());
         }
-        let dead = LetterFilter {
-            state: Some(LetterState::Dead),
-            ..LetterFilter::default()
+        let (letters, metrics) = (Arc::clone(letters), Arc::clone(metrics));
+        let dead = DeadLetterFilter {
+            state: Some(DeadLetterState::Dead),
+            ..DeadLetterFilter::default()
         };
-        let counting = letters.count_letters(&dead);
-        if let Ok(Ok(count)) = tokio::time::timeout(PATIENCE, counting).await {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            metrics.dead_letters.set(count);
-        }
+        // Not the scrape's own future, which ends with its caller's patience.
+        Handle::current().spawn(async move {
+            let _running = running;
+            match letters.count_letters(&dead).await {
+                Ok(count) => metrics
+                    .dead_letters
+                    .set(i64::try_from(count).unwrap_or(i64::MAX)),
+                Err(error) => tracing::debug!(%error, "dead letters not counted"),
+            }
+        });
     }
 }

@@ -1,61 +1,96 @@
 //! Dead letters as JSON, over HTTP and in exports.
 
 use crate::event::frame::rfc3339;
-use crate::store::dead_letters::{DeadLetter, Failure, LetterSummary};
+use crate::http::openapi::schema;
+use crate::store::dead_letters::{DeadLetter, DeadLetterFailure, DeadLetterSummary};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// A letter in a listing.
-#[derive(Debug, Serialize)]
+/// A dead letter in a listing.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeadLetterSummary)]
 pub struct Summary {
     id: Uuid,
+    #[schema(value_type = schema::StateWord)]
     state: &'static str,
+    /// Why it failed, in a word.
+    #[schema(example = "poison")]
     cause: String,
+    /// Why it failed, in a sentence.
     error: String,
+    /// The code of the store's error.
+    #[schema(required)]
     sqlstate: Option<String>,
+    /// How often it was tried.
     attempts: u32,
+    /// The event's id, where the message could be read.
+    #[schema(required)]
     event_id: Option<Uuid>,
+    #[schema(required)]
     event_type: Option<String>,
+    /// The queue it was taken from, or `direct`.
     origin: String,
+    /// When it failed last.
+    #[schema(format = DateTime)]
     failed_at: String,
+    /// When it failed first.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was replayed last.
+    #[schema(required, format = DateTime)]
     replayed_at: Option<String>,
+    /// How often it was replayed.
     replays: u32,
     body_bytes: u64,
 }
 
-/// A whole letter.
-#[derive(Debug, Serialize)]
+/// A whole dead letter.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeadLetter)]
 pub struct Letter {
     #[serde(flatten)]
     summary: Summary,
+    #[schema(required)]
     content_type: Option<String>,
+    /// AMQP `message_id`.
+    #[schema(required)]
     message_id: Option<String>,
+    /// Whether the body is a frame of Eclusa's own.
     frame: bool,
+    /// The message's headers.
+    #[schema(value_type = Object)]
     headers: Map<String, Value>,
+    /// The failures before the last one, the oldest first.
     history: Vec<Past>,
+    /// Failures left out of the history, which is bounded.
+    history_omitted: u32,
+    /// `utf-8` or `base64`.
     body_encoding: &'static str,
     body: String,
 }
 
 /// A failure before the last one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetterFailure)]
 struct Past {
+    #[schema(format = DateTime)]
     at: String,
     cause: String,
     error: String,
+    #[schema(required)]
     sqlstate: Option<String>,
     attempts: u32,
 }
 
-impl From<LetterSummary> for Summary {
-    fn from(letter: LetterSummary) -> Self {
-        let Failure {
+impl From<DeadLetterSummary> for Summary {
+    fn from(letter: DeadLetterSummary) -> Self {
+        let DeadLetterFailure {
             at,
             cause,
             error,
@@ -88,7 +123,7 @@ impl From<DeadLetter> for Letter {
             Ok(text) => ("utf-8", text),
             Err(error) => ("base64", STANDARD.encode(error.as_bytes())),
         };
-        let past = |failure: Failure| Past {
+        let past = |failure: DeadLetterFailure| Past {
             at: rfc3339(failure.at),
             cause: failure.cause,
             error: failure.error,
@@ -96,7 +131,7 @@ impl From<DeadLetter> for Letter {
             attempts: failure.attempts,
         };
         Self {
-            summary: Summary::from(LetterSummary {
+            summary: Summary::from(DeadLetterSummary {
                 id: letter.id,
                 event_id: letter.event_id,
                 event_type: letter.event_type,
@@ -112,7 +147,8 @@ impl From<DeadLetter> for Letter {
             message_id: letter.message_id,
             frame: letter.frame,
             headers: letter.headers,
-            history: letter.history.into_iter().map(past).collect(),
+            history_omitted: letter.history.omitted,
+            history: letter.history.failures.into_iter().map(past).collect(),
             body_encoding,
             body,
         }
@@ -126,7 +162,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_come_as_base64() {
-        let failure = Failure {
+        let failure = DeadLetterFailure {
             at: DateTime::from_timestamp(0, 0).unwrap(),
             cause: "malformed".to_owned(),
             error: "no".to_owned(),

@@ -27,14 +27,15 @@ const RENEW: &str = "\
     UPDATE leases SET until = clock_timestamp() + make_interval(secs => $3) \
     WHERE name = $1 AND token = $2";
 
-/// The token goes on, so that no write of the holder that gave it back gets through.
+/// Increments the token, so that later writes of the former holder fail.
 const RELEASE: &str = "\
     UPDATE leases SET token = token + 1, holder = NULL, until = 'epoch' \
     WHERE name = $1 AND token = $2";
 
 const HOLDER: &str = "SELECT holder FROM leases WHERE name = $1 AND until > clock_timestamp()";
 
-/// See the migration: this lock is in the way of a new token, not of a renewal.
+/// `FOR KEY SHARE` blocks a change of the token, which is part of a unique key, but not a renewal; see
+/// the migration.
 const FENCE: &str = "SELECT FROM leases WHERE name = $1 AND token = $2 FOR KEY SHARE";
 
 /// Whether the lease is held, and it stays so until the transaction ends.
@@ -58,7 +59,7 @@ impl LeaseStore for PostgresStore {
         ttl: Duration,
     ) -> Result<Option<Lease>, StoreError> {
         self.pools
-            .chore(async |client| {
+            .maintain(async |client| {
                 let statement = client.prepare_cached(IS_TAKEN).await?;
                 if client
                     .query_one(&statement, &[&name, &holder])
@@ -83,7 +84,7 @@ impl LeaseStore for PostgresStore {
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
         self.pools
-            .chore(async |client| {
+            .maintain(async |client| {
                 let statement = client.prepare_cached(RENEW).await?;
                 let parameters: [&(dyn ToSql + Sync); 3] =
                     [&lease.name, &lease.token, &ttl.as_secs_f64()];
@@ -94,7 +95,7 @@ impl LeaseStore for PostgresStore {
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         self.pools
-            .chore(async |client| {
+            .maintain(async |client| {
                 let statement = client.prepare_cached(RELEASE).await?;
                 let parameters: [&(dyn ToSql + Sync); 2] = [&lease.name, &lease.token];
                 client.execute(&statement, &parameters).await?;
@@ -105,7 +106,7 @@ impl LeaseStore for PostgresStore {
 
     async fn holder(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.pools
-            .chore(async |client| {
+            .maintain(async |client| {
                 let statement = client.prepare_cached(HOLDER).await?;
                 let row = client.query_opt(&statement, &[&name]).await?;
                 Ok(row.map(|row| row.try_get(0)).transpose()?.flatten())

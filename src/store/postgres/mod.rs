@@ -4,18 +4,17 @@
 //! and diesel-async hides the SQLSTATE; queries go through diesel (`read`).
 
 mod alone;
-mod detach;
+mod dead_letters_read;
+mod dead_letters_write;
 mod leases;
-mod letters_read;
-mod letters_write;
 mod migrate;
 mod options;
 mod partitions;
 mod pool;
 mod read;
 mod retention;
-mod rows;
 mod schema;
+mod shard_layout;
 mod tls;
 mod write;
 
@@ -25,18 +24,21 @@ pub use options::PostgresOptions;
 
 use super::compatibility::Schema;
 use super::dead_letters::{
-    DeadLetter, LetterFilter, LetterOrder, LetterPosition, LetterSummary, Replayed,
+    DeadLetter, DeadLetterFilter, DeadLetterOrder, DeadLetterPosition, DeadLetterSummary, Replayed,
 };
 use super::{
     Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page, RetentionStore,
-    RowOutcome, StoreError, TailPosition, outcomes,
+    RowOutcome, StoreError, TailPosition,
 };
-use crate::event::{Rows, StoredEvent};
+use crate::event::{Event, Rows, StoredEvent};
 use async_trait::async_trait;
 use partitions::Partitions;
 use pool::Pools;
 use std::time::Duration;
 use uuid::Uuid;
+
+/// Bytes of duplicates that one query compares with the log.
+const COMPARED_BYTES: usize = 1 << 20;
 
 /// The event log in PostgreSQL.
 pub struct PostgresStore {
@@ -83,25 +85,62 @@ impl PostgresStore {
         let Some(new) = new else {
             return Ok(vec![RowOutcome::Stored; rows.len()]);
         };
-        let mut outcomes = outcomes::of_rows(&rows, new);
-        let duplicates = outcomes::duplicates(&rows, &outcomes);
-        if duplicates.is_empty() {
-            return Ok(outcomes);
-        }
-        let earlier = self
-            .pools
-            .read(async |connection| read::by_ids(connection, &duplicates).await)
-            .await;
-        match earlier {
-            Ok(earlier) => outcomes::mark_conflicts(&rows, &mut outcomes, earlier),
-            // The rows are committed; failing now would have them all written again for nothing.
-            Err(error) => tracing::warn!(
-                %error,
-                duplicates = duplicates.len(),
-                "could not compare duplicates with what the log has"
-            ),
-        }
+        let mut new = new;
+        // Of equal ids within the batch the first row is the stored one.
+        let mut outcomes: Vec<RowOutcome> = rows
+            .iter()
+            .map(|event| match new.remove(&event.event_id) {
+                true => RowOutcome::Stored,
+                false => RowOutcome::Duplicate { conflicting: false },
+            })
+            .collect();
+        self.mark_conflicts(&rows, &mut outcomes).await;
         Ok(outcomes)
+    }
+
+    /// Marks the duplicates that have other content than what the log has.
+    async fn mark_conflicts(&self, rows: &[Event], outcomes: &mut [RowOutcome]) {
+        let duplicates: Vec<(i32, &Event)> = (0..)
+            .zip(rows)
+            .zip(&*outcomes)
+            .filter(|(_, outcome)| **outcome != RowOutcome::Stored)
+            .map(|(event, _)| event)
+            .collect();
+        let mut bytes = 0_usize;
+        // A query holds what it sends several times over, so it sends a slice.
+        let slices = duplicates.chunk_by(|(_, event), _| {
+            bytes = bytes.saturating_add(event.weight());
+            let more = bytes < COMPARED_BYTES;
+            if !more {
+                bytes = 0;
+            }
+            more
+        });
+        for slice in slices {
+            let found = self
+                .pools
+                .read(async |connection| read::conflicts(connection, slice).await)
+                .await;
+            match found {
+                Ok(places) => {
+                    for place in places {
+                        let place = usize::try_from(place).unwrap_or(usize::MAX);
+                        if let Some(outcome) = outcomes.get_mut(place) {
+                            *outcome = RowOutcome::Duplicate { conflicting: true };
+                        }
+                    }
+                }
+                // The rows are committed; failing now would have them all written again for nothing.
+                Err(error) => {
+                    tracing::warn!(
+                        %error,
+                        duplicates = duplicates.len(),
+                        "could not compare duplicates with what the log has"
+                    );
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -157,21 +196,20 @@ impl EventStore for PostgresStore {
             .await
     }
 
-    async fn canary(&self) -> Result<(), StoreError> {
+    async fn write_probe(&self, rows: &[Event], lane: Option<i64>) -> Result<(), StoreError> {
         const LIMIT: Duration = Duration::from_secs(5);
-        // Into the log itself, since a lock on it stops every event alike, and never committed.
-        const ROW: &str = "INSERT INTO user_interactions \
-            (event_id, bucket, source, producer, event_type) \
-            VALUES (gen_random_uuid(), '0001-01-01', 'canary', 'eclusa', 'eclusa.canary')";
+        let sql = write::probe(rows, lane);
         let write = self.pools.write(async |client| {
+            // The insert and its end are one message: a process that is stopped behind it holds no
+            // lock. The transaction left over is empty.
             let transaction = client.transaction().await?;
-            transaction.execute(ROW, &[]).await?;
+            transaction.batch_execute(&sql).await?;
             transaction.rollback().await?;
             Ok(())
         });
         match tokio::time::timeout(LIMIT, write).await {
-            // A rule of the operator's own that this row breaks: the store can be written all the same.
-            Ok(Err(error)) if error.kind() == ErrorKind::Poison => Ok(()),
+            // A constraint or trigger of the operator's own refuses this row: others can be written.
+            Ok(Err(error)) if !error.stops_all_writes() => Ok(()),
             Ok(result) => result,
             Err(_) => Err(StoreError::no_answer_within(LIMIT)),
         }
@@ -190,47 +228,51 @@ impl EventStore for PostgresStore {
 
 #[async_trait]
 impl DeadLetterStore for PostgresStore {
-    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<u64, StoreError> {
+    async fn insert(&self, letters: Vec<DeadLetter>) -> Result<u64, StoreError> {
         self.pools
-            .write(async |client| letters_write::bury(client, letters).await)
+            .write(async |client| dead_letters_write::insert(client, letters).await)
             .await
     }
 
     async fn get_letter(&self, id: Uuid) -> Result<Option<DeadLetter>, StoreError> {
         self.pools
-            .read(async |connection| letters_read::get(connection, id).await)
+            .read(async |connection| dead_letters_read::get(connection, id).await)
             .await
     }
 
     async fn list_letters(
         &self,
-        filter: &LetterFilter,
-        order: LetterOrder,
-        after: Option<LetterPosition>,
+        filter: &DeadLetterFilter,
+        order: DeadLetterOrder,
+        after: Option<DeadLetterPosition>,
         limit: usize,
-    ) -> Result<Vec<LetterSummary>, StoreError> {
+    ) -> Result<Vec<DeadLetterSummary>, StoreError> {
         self.pools
             .read(async |connection| {
-                letters_read::list(connection, filter, order, after, limit).await
+                dead_letters_read::list(connection, filter, order, after, limit).await
             })
             .await
     }
 
-    async fn count_letters(&self, filter: &LetterFilter) -> Result<u64, StoreError> {
+    async fn count_letters(&self, filter: &DeadLetterFilter) -> Result<u64, StoreError> {
         self.pools
-            .read(async |connection| letters_read::count(connection, filter).await)
+            .read(async |connection| dead_letters_read::count(connection, filter).await)
             .await
     }
 
     async fn mark_replayed(&self, letters: Vec<Replayed>) -> Result<(), StoreError> {
         self.pools
-            .write(async |client| letters_write::mark_replayed(client, &letters).await)
+            .write(async |client| dead_letters_write::mark_replayed(client, &letters).await)
             .await
     }
 
-    async fn purge_letters(&self, filter: &LetterFilter, limit: usize) -> Result<u64, StoreError> {
+    async fn purge_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
         self.pools
-            .write(async |client| letters_write::purge(client, filter, limit).await)
+            .write(async |client| dead_letters_write::purge(client, filter, limit).await)
             .await
     }
 }

@@ -5,7 +5,7 @@ use crate::store::{ErrorKind, StoreError};
 use chrono::{DateTime, Datelike, Days, NaiveDate, Utc};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Client;
 
 /// Key of the transaction lock under which partitions are made.
 const LOCK: i64 = 0x6563_6c75_7361_0002;
@@ -17,24 +17,24 @@ const AHEAD: u64 = 2;
 /// the first insert that finds one missing says so (see [`Partitions::forget`]).
 #[derive(Default)]
 pub(super) struct Partitions {
-    state: Mutex<State>,
+    state: Mutex<PartitionState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PartitionState {
     known: BTreeSet<NaiveDate>,
     ahead_of: Option<NaiveDate>,
 }
 
 impl Partitions {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, PartitionState> {
         // Each change is a single step, so a panic elsewhere left nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what is there, so that the next look asks the database.
     pub(super) fn forget(&self) {
-        *self.state() = State::default();
+        *self.state() = PartitionState::default();
     }
 
     /// Makes the partitions of today and the days after it, once a day.
@@ -83,7 +83,7 @@ impl Partitions {
 }
 
 /// The day as PostgreSQL reads it, also beyond the year 9999, to which chrono gives a sign.
-fn literal(day: NaiveDate) -> String {
+pub(super) fn literal(day: NaiveDate) -> String {
     format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day())
 }
 
@@ -97,8 +97,8 @@ pub(super) fn name(day: NaiveDate) -> String {
     )
 }
 
-/// The days that have a partition. One that is on its way out takes no rows any more.
-async fn attached(client: &Client) -> Result<BTreeSet<NaiveDate>, StoreError> {
+/// The days that have a partition. One that is being detached takes no rows any more.
+pub(super) async fn attached(client: &Client) -> Result<BTreeSet<NaiveDate>, StoreError> {
     let rows = client
         .query(
             "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
@@ -114,22 +114,14 @@ async fn attached(client: &Client) -> Result<BTreeSet<NaiveDate>, StoreError> {
 }
 
 /// The day a partition is for, by its name: year, then two digits each for month and day.
-pub(super) fn day_of(name: &str) -> Option<NaiveDate> {
+fn day_of(name: &str) -> Option<NaiveDate> {
     let digits = name.strip_prefix("user_interactions_")?;
     let (year, month_day) = digits.split_at_checked(digits.len().checked_sub(4)?)?;
     let (month, day) = month_day.split_at_checked(2)?;
     NaiveDate::from_ymd_opt(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?)
 }
 
-/// Keeps others from making and dropping partitions until the transaction ends.
-pub(super) async fn lock(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    transaction
-        .execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
-        .await?;
-    Ok(())
-}
-
-/// Whether the partition is on its way out, which it ends only when nobody reads it any more.
+/// Whether an operator detaches the partition concurrently, which ends when no query reads it.
 async fn is_pending(client: &Client, name: &str) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT FROM pg_inherits \
                WHERE inhrelid = to_regclass($1) AND inhdetachpending)";
@@ -142,12 +134,15 @@ async fn create(client: &mut Client, day: NaiveDate) -> Result<(), StoreError> {
         return Ok(());
     };
     let transaction = client.transaction().await?;
-    lock(&transaction).await?;
-    // Only now: whoever had the lock before may have made it.
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
+        .await?;
+    // Only now: the previous holder of the lock may have made it.
     if !attached(transaction.client()).await?.contains(&day) {
         let name = name(day);
         if is_pending(transaction.client(), &name).await? {
-            let message = format!("{name} is being dropped, and can be made again when it is gone");
+            let message =
+                format!("{name} is being detached, and can be attached again when that has ended");
             return Err(StoreError::new(ErrorKind::Transient, message));
         }
         let (from, to) = (literal(day), literal(next));
@@ -156,8 +151,7 @@ async fn create(client: &mut Client, day: NaiveDate) -> Result<(), StoreError> {
                 "CREATE TABLE IF NOT EXISTS {name} (LIKE user_interactions INCLUDING ALL) \
                  WITH (fillfactor = 85); \
                  ALTER TABLE user_interactions ATTACH PARTITION {name} \
-                 FOR VALUES FROM ('{from}') TO ('{to}'); \
-                 COMMENT ON TABLE {name} IS NULL"
+                 FOR VALUES FROM ('{from}') TO ('{to}')"
             ))
             .await?;
         tracing::info!(partition = name, "made a partition of the event log");

@@ -5,7 +5,7 @@ use super::options::PostgresOptions;
 use super::tls;
 use crate::store::{ErrorKind, StoreError};
 use deadpool::Runtime;
-use deadpool::managed::{PoolError, TimeoutType};
+use deadpool::managed::{Manager, Object, Pool, PoolError, TimeoutType};
 use diesel::ConnectionError;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool as diesel_pool;
@@ -15,29 +15,39 @@ use diesel_async::pooled_connection::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{CancelToken, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Connections for leases and the work under them: one renews while the other works.
-const CHORES: usize = 2;
+const MAINTENANCE: usize = 2;
 
-/// The pools of writers and readers. Connections are made on demand, so having this says nothing
-/// about the server being there.
+/// Readers beside `read_connections`: counting the dead letters for `/metrics` may take long, and
+/// must leave all of those to queries and health checks.
+const COUNTING: usize = 1;
+
+/// How long the server may take to be told that a query was abandoned.
+const CANCEL: Duration = Duration::from_secs(1);
+
+/// The pools of connections. Connections are made on demand, so having this says nothing about the
+/// server being there.
 pub(super) struct Pools {
     writers: deadpool_postgres::Pool,
-    chores: deadpool_postgres::Pool,
+    maintenance: deadpool_postgres::Pool,
     readers: diesel_pool::Pool<AsyncPgConnection>,
+    connector: Option<MakeRustlsConnect>,
     acquire_timeout: Duration,
     connect_timeout: Duration,
     answer_timeout: Duration,
 }
 
 impl Pools {
-    /// Lays out both pools.
+    /// Sets up the pools without connecting.
     pub(super) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
         let config = options.config()?;
         let connector = tls::connector(&config)?;
+        let maintenance = maintenance_config(&config);
         Ok(Self {
             writers: writers(
                 options,
@@ -45,78 +55,81 @@ impl Pools {
                 &config,
                 connector.clone(),
             )?,
-            chores: writers(options, CHORES, &chores_config(&config), connector.clone())?,
-            readers: readers(options, config, connector)?,
+            maintenance: writers(options, MAINTENANCE, &maintenance, connector.clone())?,
+            readers: readers(options, config, connector.clone())?,
+            connector,
             acquire_timeout: options.acquire_timeout,
             connect_timeout: options.connect_timeout,
             answer_timeout: options.answer_timeout(),
         })
     }
 
-    /// Closes the connections that nobody uses now.
+    /// Closes the connections that are not in use.
     pub(super) fn close_idle(&self) {
         self.writers.retain(|_, _| false);
         self.readers.retain(|_, _| false);
     }
 
-    /// Does `work` on a writing connection. One that does not answer in time is thrown away: what
-    /// was sent on it may still be under way.
+    /// Does `work` on a writing connection.
     pub(super) async fn write<T>(
         &self,
         work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.on(&self.writers, work).await
+        self.lend(&self.writers, cannot_connect, work).await
     }
 
     /// The same on a connection that no event waits for, and that events do not keep waiting.
-    pub(super) async fn chore<T>(
+    pub(super) async fn maintain<T>(
         &self,
         work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.on(&self.chores, work).await
+        self.lend(&self.maintenance, cannot_connect, work).await
     }
 
-    async fn on<T>(
-        &self,
-        pool: &deadpool_postgres::Pool,
-        work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let mut client = pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => StoreError::from(error).context("cannot connect"),
-            other => self.unavailable(&other),
-        })?;
-        let Ok(result) = timeout(self.answer_timeout, work(&mut client)).await else {
-            drop(deadpool::managed::Object::take(client));
-            return Err(StoreError::no_answer_within(self.answer_timeout));
-        };
-        // The server does not know a statement that this client has prepared: behind a pooler, or
-        // after a change of the schema.
-        let stale = |error: &StoreError| matches!(error.sqlstate(), Some("26000" | "0A000"));
-        if matches!(&result, Err(error) if error.kind() == ErrorKind::Outage || stale(error)) {
-            // The client may not have noticed yet that its connection is gone; the next one to use
-            // it would be the one to find out.
-            drop(deadpool::managed::Object::take(client));
-        }
-        result
-    }
-
-    /// Does `work` on a reading connection, in the same way.
+    /// Does `work` on a reading connection.
     pub(super) async fn read<T>(
         &self,
         work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
     ) -> Result<T, StoreError> {
-        let mut connection = self.readers.get().await.map_err(|error| match error {
-            PoolError::Backend(DieselPoolError::ConnectionError(error)) => connect_error(error),
-            PoolError::Backend(DieselPoolError::QueryError(error)) => {
-                StoreError::postgres_read(error)
-            }
+        let cannot_connect = |error| match error {
+            DieselPoolError::ConnectionError(error) => connect_error(error),
+            DieselPoolError::QueryError(error) => StoreError::postgres_read(error),
+        };
+        self.lend(&self.readers, cannot_connect, async |connection| {
+            work(&mut *connection)
+                .await
+                .map_err(StoreError::postgres_read)
+        })
+        .await
+    }
+
+    /// Does `work` on a connection of the pool. The connection returns to the pool only after an
+    /// answer: one that does not answer in time, or whose caller stops waiting, is closed.
+    async fn lend<M: Manager<Type: Cancel> + 'static, T>(
+        &self,
+        pool: &Pool<M>,
+        cannot_connect: impl Fn(M::Error) -> StoreError,
+        work: impl AsyncFnOnce(&mut Object<M>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let object = pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => cannot_connect(error),
             other => self.unavailable(&other),
         })?;
-        let Ok(result) = timeout(self.answer_timeout, work(&mut connection)).await else {
-            drop(deadpool::managed::Object::take(connection));
+        let mut lent = Lent {
+            object: None,
+            connector: &self.connector,
+        };
+        let working = work(lent.object.insert(object));
+        let Ok(result) = timeout(self.answer_timeout, working).await else {
             return Err(StoreError::no_answer_within(self.answer_timeout));
         };
-        result.map_err(StoreError::postgres_read)
+        let object = lent.object.take();
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Outage) {
+            // The client may not have noticed yet that its connection is gone; the next one to use
+            // it would be the one to find out.
+            drop(object.map(Object::take));
+        }
+        result
     }
 
     fn unavailable<E>(&self, error: &PoolError<E>) -> StoreError {
@@ -126,6 +139,60 @@ impl Pools {
             }
             PoolError::Timeout(_) => StoreError::no_connection_within(self.connect_timeout),
             _ => StoreError::new(ErrorKind::Outage, "the connections are closed"),
+        }
+    }
+}
+
+fn cannot_connect(error: tokio_postgres::Error) -> StoreError {
+    StoreError::from(error).context("cannot connect")
+}
+
+/// A connection whose query can be cancelled.
+trait Cancel {
+    fn cancel_token(&self) -> CancelToken;
+}
+
+impl Cancel for deadpool_postgres::ClientWrapper {
+    fn cancel_token(&self) -> CancelToken {
+        tokio_postgres::Client::cancel_token(self)
+    }
+}
+
+impl Cancel for AsyncPgConnection {
+    fn cancel_token(&self) -> CancelToken {
+        AsyncPgConnection::cancel_token(self)
+    }
+}
+
+/// A connection in use. Dropped with it, because the caller stopped waiting, the connection is
+/// closed and what runs on it is cancelled: in the pool it would keep the next caller waiting, and
+/// in the server it would hold its locks. Until the server has been told, it keeps its place in the
+/// pool, so abandoned queries are never more than the pool has connections.
+struct Lent<'a, M: Manager<Type: Cancel> + 'static> {
+    object: Option<Object<M>>,
+    connector: &'a Option<MakeRustlsConnect>,
+}
+
+impl<M: Manager<Type: Cancel> + 'static> Drop for Lent<'_, M> {
+    fn drop(&mut self) {
+        let Some(object) = self.object.take() else {
+            return;
+        };
+        let (token, connector) = (object.cancel_token(), self.connector.clone());
+        let close = async move {
+            let cancel = async {
+                match connector {
+                    Some(connector) => token.cancel_query(connector).await,
+                    None => token.cancel_query(NoTls).await,
+                }
+            };
+            // A server that cannot be told ends the query by its own limit.
+            let _ = timeout(CANCEL, cancel).await;
+            drop(Object::take(object));
+        };
+        // Without a runtime the process is at its end, and all connections with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(close);
         }
     }
 }
@@ -171,7 +238,7 @@ pub(super) fn connect_error(error: ConnectionError) -> StoreError {
 
 /// A process that stops in the middle of a transaction must not keep the lease's row, or the right
 /// to make partitions, for as long as its machine hangs.
-fn chores_config(config: &Config) -> Config {
+fn maintenance_config(config: &Config) -> Config {
     let mut config = config.clone();
     let options = config.get_options().unwrap_or_default();
     let options = format!("{options} -c idle_in_transaction_session_timeout=10s");
@@ -221,7 +288,7 @@ fn readers(
     // The URL stays in the client's configuration, where nothing prints it.
     let manager = AsyncDieselConnectionManager::new_with_config("", manager_config);
     diesel_pool::Pool::builder(manager)
-        .max_size(options.read_connections.max(1))
+        .max_size(options.read_connections.max(1) + COUNTING)
         .wait_timeout(Some(options.acquire_timeout))
         .create_timeout(Some(options.connect_timeout))
         .recycle_timeout(Some(options.connect_timeout))

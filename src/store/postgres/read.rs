@@ -1,75 +1,83 @@
 //! Queries, through diesel.
 
-use super::rows::{Row, Select, selection};
 use super::schema::user_interactions::dsl;
-use crate::event::{StoredEvent, id};
-use crate::store::{Count, CountBy, EventFilter, Page, TailPosition, times};
-use chrono::NaiveDate;
-use diesel::dsl::{count_star, sql};
+use crate::event::{Event, StoredEvent, id};
+use crate::store::rows::{EventRow, page};
+use crate::store::{Count, CountBy, EventFilter, Page, TailPosition, queries, times};
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool};
+use diesel::sql_types::{self, Array, BigInt, Bool, Date, Integer, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use std::collections::BTreeSet;
 use uuid::Uuid;
-
-type QueryResult<T> = Result<T, diesel::result::Error>;
-
-/// Most keys that a count gives back.
-const MAX_KEYS: i64 = 10_000;
-
-fn all() -> Select<'static> {
-    dsl::user_interactions.select(selection()).into_boxed()
-}
-
-/// Adds the conditions of a filter to a query; a macro because a grouped query has another type.
-macro_rules! filtered {
-    ($query:expr, $filter:expr) => {{
-        let (mut query, filter): (_, &EventFilter) = ($query, $filter);
-        if let Some(user) = &filter.user_id {
-            query = query.filter(dsl::user_id.eq(user.as_str()));
-        }
-        if let Some(event_type) = &filter.event_type {
-            query = query.filter(dsl::event_type.eq(event_type.as_str()));
-        }
-        if let Some(session) = &filter.session_id {
-            query = query.filter(dsl::session_id.eq(session.as_str()));
-        }
-        if let Some(from) = filter.from {
-            query = query.filter(dsl::timestamp.ge(times::bound(from)));
-        }
-        if let Some(to) = filter.to {
-            query = query.filter(dsl::timestamp.lt(times::bound(to)));
-        }
-        query
-    }};
-}
 
 /// The event of this id. Looks into one partition.
 pub(super) async fn get(
     connection: &mut AsyncPgConnection,
     event_id: Uuid,
 ) -> QueryResult<Option<StoredEvent>> {
-    let row = all()
+    let row = dsl::user_interactions
+        .select(queries::event_columns!())
         .filter(dsl::event_id.eq(event_id))
         .filter(dsl::bucket.eq(id::bucket(&event_id)))
-        .first::<Row>(connection)
+        .first::<EventRow>(connection)
         .await
         .optional()?;
     Ok(row.map(Into::into))
 }
 
-/// The events of these ids, as far as they are there.
-pub(super) async fn by_ids(
+/// Of events with their places in a batch, those that have other content than the one the log has
+/// under their id; see [`conflicts`](crate::store::content::conflicts) for what counts. PostgreSQL
+/// compares: of the stored payloads, which may be far larger than the batch, none travels. Each row
+/// of the batch looks into one partition, and no other is opened.
+const CONFLICTS: &str = "\
+    SELECT place \
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) \
+         AS sent (place, event_id, bucket, \"timestamp\", user_id, event_type, session_id, event_data) \
+    WHERE (SELECT sent.\"timestamp\" <> stored.\"timestamp\" \
+                  OR sent.user_id IS DISTINCT FROM stored.user_id \
+                  OR sent.event_type <> stored.event_type \
+                  OR sent.session_id IS DISTINCT FROM stored.session_id \
+                  OR sent.event_data::jsonb <> stored.event_data \
+           FROM user_interactions AS stored \
+           WHERE stored.event_id = sent.event_id AND stored.bucket = sent.bucket \
+             AND stored.bucket = ANY ($3))";
+
+#[derive(QueryableByName)]
+struct Conflict {
+    #[diesel(sql_type = Integer)]
+    place: i32,
+}
+
+/// The places of those events that conflict with what the log has.
+pub(super) async fn conflicts(
     connection: &mut AsyncPgConnection,
-    event_ids: &[Uuid],
-) -> QueryResult<Vec<StoredEvent>> {
-    let buckets: BTreeSet<NaiveDate> = event_ids.iter().map(id::bucket).collect();
-    let rows = all()
-        .filter(dsl::event_id.eq_any(event_ids))
-        .filter(dsl::bucket.eq_any(buckets.into_iter().collect::<Vec<_>>()))
-        .load::<Row>(connection)
+    events: &[(i32, &Event)],
+) -> QueryResult<Vec<i32>> {
+    let found = diesel::sql_query(CONFLICTS)
+        .bind::<Array<Integer>, _>(column(events, |(place, _)| *place))
+        .bind::<Array<sql_types::Uuid>, _>(column(events, |(_, event)| event.event_id))
+        .bind::<Array<Date>, _>(column::<NaiveDate>(events, |(_, event)| {
+            id::bucket(&event.event_id)
+        }))
+        .bind::<Array<Nullable<Timestamptz>>, _>(column::<Option<DateTime<Utc>>>(
+            events,
+            |(_, event)| event.timestamp.map(times::floor),
+        ))
+        .bind::<Array<Nullable<Text>>, _>(column(events, |(_, event)| event.user_id.as_deref()))
+        .bind::<Array<Text>, _>(column(events, |(_, event)| event.event_type.as_str()))
+        .bind::<Array<Nullable<Text>>, _>(column(events, |(_, event)| event.session_id.as_deref()))
+        .bind::<Array<Text>, _>(column(events, |(_, event)| event.event_data.get()))
+        .load::<Conflict>(connection)
         .await?;
-    Ok(rows.into_iter().map(Into::into).collect())
+    Ok(found.into_iter().map(|conflict| conflict.place).collect())
+}
+
+fn column<'a, T>(
+    events: &'a [(i32, &'a Event)],
+    field: impl Fn(&'a (i32, &'a Event)) -> T,
+) -> Vec<T> {
+    events.iter().map(field).collect()
 }
 
 /// Events by descending `id`.
@@ -79,7 +87,10 @@ pub(super) async fn list(
     before: Option<i64>,
     limit: usize,
 ) -> QueryResult<Page> {
-    let mut query = filtered!(all(), filter);
+    let query = dsl::user_interactions
+        .select(queries::event_columns!())
+        .into_boxed();
+    let mut query = queries::filter_events!(query, filter);
     if let Some(before) = before {
         query = query.filter(dsl::id.lt(before));
     }
@@ -90,16 +101,11 @@ pub(super) async fn list(
     } else {
         query.order(dsl::id.desc())
     };
-    let events: Vec<StoredEvent> = query
-        .limit(as_limit(limit))
-        .load::<Row>(connection)
-        .await?
-        .into_iter()
-        .map(Into::into)
-        .collect();
-    let full = limit > 0 && events.len() >= limit;
-    let next = events.last().map(|event| event.id).filter(|_| full);
-    Ok(Page { events, next })
+    let rows = query
+        .limit(queries::as_limit(limit))
+        .load(connection)
+        .await?;
+    Ok(page(rows, limit))
 }
 
 /// The oldest transaction still open: all before it are over, and a later snapshot sees what they
@@ -140,53 +146,40 @@ pub(super) async fn tail(
     let behind = dsl::transaction
         .gt(after.transaction)
         .or(dsl::id.gt(after.id));
-    let rows = filtered!(all(), filter)
+    let rows = dsl::user_interactions
+        .select((dsl::transaction, queries::event_columns!()))
+        .into_boxed();
+    let rows = queries::filter_events!(rows, filter)
         // Follows from the next condition; alone it is a range of the index.
         .filter(dsl::transaction.ge(after.transaction))
         .filter(behind)
         .filter(dsl::transaction.lt(watermark))
         .order((dsl::transaction.asc(), dsl::id.asc()))
-        .limit(as_limit(limit))
-        .load::<Row>(connection)
+        .limit(queries::as_limit(limit))
+        .load::<(i64, EventRow)>(connection)
         .await?;
     let position = match rows.last() {
-        Some(last) if rows.len() >= limit => last.position(),
+        Some((transaction, row)) if rows.len() >= limit => TailPosition {
+            transaction: *transaction,
+            id: row.id,
+        },
         _ if limit > 0 && watermark > after.transaction => all_before(watermark),
         _ => after,
     };
-    Ok((rows.into_iter().map(Into::into).collect(), position))
+    let events = rows.into_iter().map(|(_, row)| row.into()).collect();
+    Ok((events, position))
 }
 
-/// Number of events by the values of a field, largest first. Reads everything that passes the
-/// filter.
+/// See [`EventStore::count_by`](crate::store::EventStore::count_by).
 pub(super) async fn count_by(
     connection: &mut AsyncPgConnection,
     field: CountBy,
     filter: &EventFilter,
 ) -> QueryResult<Vec<Count>> {
-    macro_rules! counted {
-        ($column:expr) => {{
-            let query = dsl::user_interactions
-                .group_by($column)
-                .select(($column.nullable(), count_star()))
-                .into_boxed();
-            filtered!(query, filter)
-                .order(count_star().desc())
-                .limit(MAX_KEYS)
-                .load::<(Option<String>, i64)>(connection)
-                .await?
-        }};
-    }
-    let counts = match field {
-        CountBy::Type => counted!(dsl::event_type),
-        CountBy::Source => counted!(dsl::source),
-        CountBy::User => counted!(dsl::user_id),
-    };
-    let count = |(key, events): (_, i64)| Count {
-        key,
-        events: events.unsigned_abs(),
-    };
-    Ok(counts.into_iter().map(count).collect())
+    let counts = queries::count_events!(field, filter)
+        .load(connection)
+        .await?;
+    Ok(counts.into_iter().map(Count::of).collect())
 }
 
 /// Whether the server takes writes, as far as that shows without one: a replica and a database
@@ -196,8 +189,4 @@ pub(super) async fn is_writable(connection: &mut AsyncPgConnection) -> QueryResu
         "NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::boolean",
     );
     diesel::select(writable).get_result(connection).await
-}
-
-fn as_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }

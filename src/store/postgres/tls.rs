@@ -13,7 +13,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 ///
 /// - `disable`, and sockets in the file system: not at all.
 /// - `prefer` (the default): if the server offers it, without checking its certificate. As in
-///   libpq this is no protection against somebody who can answer in the server's place.
+///   libpq this is no protection against an attacker who can answer in the server's place.
 /// - `require`, `verify-ca`, `verify-full`: always, and the certificate must be valid for the
 ///   host's name by the roots of the system (or of `SSL_CERT_FILE`). libpq's `require` does not
 ///   check; this one is stricter.

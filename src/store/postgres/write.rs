@@ -1,12 +1,12 @@
 //! The insert: a whole batch in one prepared statement, which is one transaction.
 
-use super::partitions::Partitions;
+use super::partitions::{self, Partitions};
 use crate::event::{Event, id};
+use crate::store::error::is_missing_partition;
 use crate::store::{ErrorKind, StoreError, times};
 use chrono::{DateTime, NaiveDate, Utc};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::LazyLock;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -37,8 +37,8 @@ const INSERT: &str = "\
     ) \
     SELECT CASE WHEN count(*) < $1 THEN coalesce(array_agg(event_id), '{}') END FROM inserted";
 
-/// The same under a lock of the lane, held until the commit: no `id` is drawn before it is held. A
-/// statement of its own would leave the lock with a process that is stopped between the two.
+/// The insert under the lane's lock, which is held until the commit; no `id` is drawn before the lock is
+/// held. The lock is part of the statement: a process stopped between two statements would keep it.
 static INSERT_IN_LANE: LazyLock<String> = LazyLock::new(|| {
     INSERT
         .replacen(
@@ -121,7 +121,7 @@ pub(super) async fn insert(
 ) -> Result<Option<HashSet<Uuid>>, StoreError> {
     let columns = Columns::of(rows);
     if let Err(error) = partitions.ensure_ahead(client, Utc::now()).await {
-        // The batch may not need them; if it does, it will hear of it below.
+        // The batch may not need them; if it does, the write fails below.
         tracing::warn!(%error, "could not make the partitions of the coming days");
     }
     partitions
@@ -165,9 +165,25 @@ async fn execute(
     Ok(new.map(HashSet::from_iter))
 }
 
-/// PostgreSQL reports a row without a partition as a violated check, but names no constraint.
-fn is_missing_partition(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().is_some_and(|error| {
-        *error.code() == SqlState::CHECK_VIOLATION && error.constraint().is_none()
-    })
+/// The statements of a write probe: a row of the log for each day of `rows`, or of no day, behind
+/// the lock of the lane, and the end of their transaction. A lock on the log, on a partition or of
+/// the lane stops them as it stops the rows. Types are as in [`INSERT`].
+pub(super) fn probe(rows: &[Event], lane: Option<i64>) -> String {
+    let mut days: BTreeSet<NaiveDate> = rows.iter().map(|row| id::bucket(&row.event_id)).collect();
+    if days.is_empty() {
+        days.insert(id::UNORDERED);
+    }
+    let days: Vec<String> = days.into_iter().map(partitions::literal).collect();
+    let lane = lane.map_or_else(String::new, |lane| {
+        format!("SELECT pg_advisory_xact_lock({lane}); ")
+    });
+    format!(
+        "{lane}INSERT INTO user_interactions \
+            (event_id, bucket, processed, source, producer, event_type) \
+         SELECT gen_random_uuid(), bucket, true, 'write_probe'::text, 'eclusa'::text, \
+                'eclusa.write_probe'::text \
+         FROM unnest('{{{}}}'::date[]) AS bucket; \
+         ROLLBACK AND CHAIN",
+        days.join(",")
+    )
 }

@@ -7,15 +7,15 @@ use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection, sql_que
 use std::path::Path;
 
 /// A failure inside a transaction of diesel, which wants to turn its own errors into ours.
-pub(super) struct Failure(pub(super) StoreError);
+pub(super) struct SqliteFailure(pub(super) StoreError);
 
-impl From<diesel::result::Error> for Failure {
+impl From<diesel::result::Error> for SqliteFailure {
     fn from(error: diesel::result::Error) -> Self {
         Self(StoreError::sqlite(error))
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for SqliteFailure {
     fn from(error: StoreError) -> Self {
         Self(error)
     }
@@ -28,7 +28,6 @@ pub(super) enum Purpose {
     Migrate,
     /// The one connection that writes.
     Write,
-    /// Queries.
     Read,
 }
 
@@ -50,11 +49,11 @@ pub(super) fn open(path: &Path, purpose: Purpose) -> Result<SqliteConnection, St
         StoreError::new(ErrorKind::Operator, message).with_source(error)
     })?;
     set_up(&mut connection, purpose)
-        .map_err(|Failure(error)| error.context(&format!("cannot use {}", path.display())))?;
+        .map_err(|SqliteFailure(error)| error.context(&format!("cannot use {}", path.display())))?;
     Ok(connection)
 }
 
-fn set_up(connection: &mut SqliteConnection, purpose: Purpose) -> Result<(), Failure> {
+fn set_up(connection: &mut SqliteConnection, purpose: Purpose) -> Result<(), SqliteFailure> {
     connection.batch_execute(BUSY)?;
     match purpose {
         Purpose::Read => connection.batch_execute(READ)?,
@@ -73,7 +72,7 @@ struct JournalMode {
 }
 
 /// Switches to a write-ahead log, so that readers and the writer do not wait for each other.
-fn write_ahead(connection: &mut SqliteConnection) -> Result<(), Failure> {
+fn write_ahead(connection: &mut SqliteConnection) -> Result<(), SqliteFailure> {
     let mode: JournalMode = sql_query("PRAGMA journal_mode = WAL").get_result(connection)?;
     if mode.journal_mode == "wal" {
         return Ok(());

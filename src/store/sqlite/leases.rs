@@ -1,8 +1,7 @@
 //! Leases in the table `leases`. One process has the file, but its parts take leases all the same.
 
 use super::SqliteStore;
-use super::command::Command;
-use super::connection::Failure;
+use super::connection::SqliteFailure;
 use super::schema::leases::dsl;
 use crate::store::StoreError;
 use crate::store::leases::{Lease, LeaseStore};
@@ -34,7 +33,7 @@ pub(super) fn acquire(
     name: &str,
     holder: &str,
     ttl: Duration,
-) -> Result<Option<Lease>, Failure> {
+) -> Result<Option<Lease>, SqliteFailure> {
     let now = now(connection)?;
     let earlier: Option<(i64, Option<String>, i64)> = dsl::leases
         .find(name)
@@ -70,7 +69,7 @@ pub(super) fn renew(
     connection: &mut SqliteConnection,
     lease: &Lease,
     ttl: Duration,
-) -> Result<bool, Failure> {
+) -> Result<bool, SqliteFailure> {
     let until = after(now(connection)?, ttl);
     let held = dsl::leases.filter(dsl::name.eq(&lease.name).and(dsl::token.eq(lease.token)));
     let renewed = diesel::update(held).set(dsl::until.eq(until));
@@ -79,7 +78,10 @@ pub(super) fn renew(
 
 /// See [`LeaseStore::release`]. The token goes on, so that no write of the holder that gave it back
 /// gets through.
-pub(super) fn release(connection: &mut SqliteConnection, lease: &Lease) -> Result<(), Failure> {
+pub(super) fn release(
+    connection: &mut SqliteConnection,
+    lease: &Lease,
+) -> Result<(), SqliteFailure> {
     let held = dsl::leases.filter(dsl::name.eq(&lease.name).and(dsl::token.eq(lease.token)));
     diesel::update(held)
         .set((
@@ -92,7 +94,7 @@ pub(super) fn release(connection: &mut SqliteConnection, lease: &Lease) -> Resul
 }
 
 /// See [`LeaseStore::void_leases`].
-pub(super) fn void(connection: &mut SqliteConnection) -> Result<(), Failure> {
+pub(super) fn void(connection: &mut SqliteConnection) -> Result<(), SqliteFailure> {
     diesel::update(dsl::leases)
         .set((
             dsl::token.eq(dsl::token + 1),
@@ -113,27 +115,18 @@ impl LeaseStore for SqliteStore {
     ) -> Result<Option<Lease>, StoreError> {
         let (name, holder) = (name.to_owned(), holder.to_owned());
         self.writer
-            .ask(|reply| Command::AcquireLease {
-                name,
-                holder,
-                ttl,
-                reply,
-            })
+            .ask(1, move |c| acquire(c, &name, &holder, ttl))
             .await
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
         let lease = lease.clone();
-        self.writer
-            .ask(|reply| Command::RenewLease { lease, ttl, reply })
-            .await
+        self.writer.ask(1, move |c| renew(c, &lease, ttl)).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         let lease = lease.clone();
-        self.writer
-            .ask(|reply| Command::ReleaseLease { lease, reply })
-            .await
+        self.writer.ask(1, move |c| release(c, &lease)).await
     }
 
     async fn holder(&self, name: &str) -> Result<Option<String>, StoreError> {
@@ -149,6 +142,6 @@ impl LeaseStore for SqliteStore {
     }
 
     async fn void_leases(&self) -> Result<(), StoreError> {
-        self.writer.ask(|reply| Command::VoidLeases { reply }).await
+        self.writer.ask(1, void).await
     }
 }

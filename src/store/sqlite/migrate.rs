@@ -1,6 +1,6 @@
 //! Bringing the schema up to this release, safely for several processes that start at once.
 
-use super::connection::{Failure, Purpose, open};
+use super::connection::{Purpose, SqliteFailure, open};
 use super::schema::eclusa_schema;
 use crate::store::compatibility::Schema;
 use crate::store::{ErrorKind, StoreError};
@@ -47,7 +47,7 @@ fn run(path: &Path) -> Result<Vec<String>, StoreError> {
         })?;
     }
     let mut connection = open(path, Purpose::Migrate)?;
-    let migrated = connection.immediate_transaction(|connection| -> Result<_, Failure> {
+    let migrated = connection.immediate_transaction(|connection| -> Result<_, SqliteFailure> {
         if let Some(schema) = read_schema(connection)? {
             schema.check_not_newer()?;
         }
@@ -56,7 +56,7 @@ fn run(path: &Path) -> Result<Vec<String>, StoreError> {
             .map_err(failed)?;
         Ok(applied.iter().map(ToString::to_string).collect())
     });
-    migrated.map_err(|Failure(error)| error)
+    migrated.map_err(|SqliteFailure(error)| error)
 }
 
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> StoreError {

@@ -5,14 +5,13 @@
 
 mod command;
 mod connection;
+mod dead_letters_read;
+mod dead_letters_write;
 mod leases;
-mod letters_read;
-mod letters_write;
 mod migrate;
 mod read;
 mod readers;
 mod retention;
-mod rows;
 mod schema;
 mod write;
 mod writer;
@@ -21,15 +20,14 @@ pub use migrate::migrate;
 
 use super::compatibility::Schema;
 use super::dead_letters::{
-    DeadLetter, LetterFilter, LetterOrder, LetterPosition, LetterSummary, Replayed,
+    DeadLetter, DeadLetterFilter, DeadLetterOrder, DeadLetterPosition, DeadLetterSummary, Replayed,
 };
 use super::{
     Count, CountBy, DeadLetterStore, EventFilter, EventStore, Page, RowOutcome, StoreError,
     TailPosition,
 };
-use crate::event::{Rows, StoredEvent};
+use crate::event::{Event, Rows, StoredEvent};
 use async_trait::async_trait;
-use command::Command;
 use readers::Readers;
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -89,7 +87,7 @@ impl EventStore for SqliteStore {
             return Ok(Vec::new());
         }
         self.writer
-            .ask(|reply| Command::WriteEvents { rows, reply })
+            .ask(rows.len(), move |c| write::insert(c, &rows))
             .await
     }
 
@@ -147,60 +145,68 @@ impl EventStore for SqliteStore {
         let schema = self.readers.read(|c| Ok(migrate::read_schema(c)?)).await?;
         schema.map(|_| ()).ok_or_else(Schema::missing)
     }
+
+    async fn write_probe(&self, _: &[Event], _: Option<i64>) -> Result<(), StoreError> {
+        self.ping().await?;
+        // Each command begins with the lock of the file, and this one does nothing with it.
+        self.mark_replayed(Vec::new()).await
+    }
 }
 
 #[async_trait]
 impl DeadLetterStore for SqliteStore {
-    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<u64, StoreError> {
+    async fn insert(&self, letters: Vec<DeadLetter>) -> Result<u64, StoreError> {
         self.writer
-            .ask(|reply| Command::Bury { letters, reply })
+            .ask(letters.len(), |c| dead_letters_write::insert(c, letters))
             .await
     }
 
     async fn get_letter(&self, id: Uuid) -> Result<Option<DeadLetter>, StoreError> {
         self.readers
-            .read(move |connection| Ok(letters_read::get(connection, id)?))
+            .read(move |connection| Ok(dead_letters_read::get(connection, id)?))
             .await
     }
 
     async fn list_letters(
         &self,
-        filter: &LetterFilter,
-        order: LetterOrder,
-        after: Option<LetterPosition>,
+        filter: &DeadLetterFilter,
+        order: DeadLetterOrder,
+        after: Option<DeadLetterPosition>,
         limit: usize,
-    ) -> Result<Vec<LetterSummary>, StoreError> {
+    ) -> Result<Vec<DeadLetterSummary>, StoreError> {
         let filter = filter.clone();
         self.readers
             .read(move |connection| {
-                Ok(letters_read::list(
+                Ok(dead_letters_read::list(
                     connection, &filter, order, after, limit,
                 )?)
             })
             .await
     }
 
-    async fn count_letters(&self, filter: &LetterFilter) -> Result<u64, StoreError> {
+    async fn count_letters(&self, filter: &DeadLetterFilter) -> Result<u64, StoreError> {
         let filter = filter.clone();
         self.readers
-            .read(move |connection| Ok(letters_read::count(connection, &filter)?))
+            .read(move |connection| Ok(dead_letters_read::count(connection, &filter)?))
             .await
     }
 
     async fn mark_replayed(&self, letters: Vec<Replayed>) -> Result<(), StoreError> {
         self.writer
-            .ask(|reply| Command::MarkReplayed { letters, reply })
+            .ask(letters.len(), move |c| {
+                dead_letters_write::mark_replayed(c, &letters)
+            })
             .await
     }
 
-    async fn purge_letters(&self, filter: &LetterFilter, limit: usize) -> Result<u64, StoreError> {
+    async fn purge_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
         let filter = filter.clone();
         self.writer
-            .ask(|reply| Command::PurgeLetters {
-                filter,
-                limit,
-                reply,
-            })
+            .ask(limit, move |c| dead_letters_write::purge(c, &filter, limit))
             .await
     }
 }

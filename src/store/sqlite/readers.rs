@@ -1,6 +1,6 @@
 //! Connections that answer queries, each used by one thread at a time.
 
-use super::connection::{Failure, Purpose, open};
+use super::connection::{Purpose, SqliteFailure, open};
 use crate::store::{ErrorKind, StoreError};
 use diesel::SqliteConnection;
 use std::path::PathBuf;
@@ -15,11 +15,12 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// At most `count` queries at a time; the connections are made when first needed.
+    /// At most `count` queries at a time, and one more, so that counting the dead letters for
+    /// `/metrics` leaves `count` to others; the connections are made when first needed.
     pub(super) fn new(path: PathBuf, count: usize) -> Self {
         Self {
             path,
-            permits: Arc::new(Semaphore::new(count.max(1))),
+            permits: Arc::new(Semaphore::new(count.max(1) + 1)),
             idle: Arc::default(),
         }
     }
@@ -27,7 +28,7 @@ impl Readers {
     /// Runs a query. A connection on which it panics is closed.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
+        query: impl FnOnce(&mut SqliteConnection) -> Result<T, SqliteFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
             return Err(StoreError::new(ErrorKind::Outage, "the store is closed"));
@@ -44,7 +45,7 @@ impl Readers {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(connection);
             drop(permit);
-            result.map_err(|Failure(error)| error)
+            result.map_err(|SqliteFailure(error)| error)
         });
         run.await.unwrap_or_else(|error| {
             let message = "a query was broken off";

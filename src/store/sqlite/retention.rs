@@ -1,14 +1,14 @@
 //! Deleting what is old, slice by slice, through the queue of the one writer: batches go in between.
 
 use super::SqliteStore;
-use super::command::Command;
-use super::connection::Failure;
+use super::connection::SqliteFailure;
 use super::leases;
 use super::schema::user_interactions::dsl;
 use crate::store::StoreError;
 use crate::store::leases::{Fenced, Lease};
-use crate::store::retention::{DayStep, RetentionStore, Seen, Slice};
+use crate::store::retention::{RetentionStore, Seen, Slice};
 use async_trait::async_trait;
+use chrono::NaiveDate;
 use diesel::prelude::*;
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -20,7 +20,7 @@ pub(super) fn trim(
     keep: u32,
     after: i64,
     limit: u32,
-) -> Result<Fenced<Slice>, Failure> {
+) -> Result<Fenced<Slice>, SqliteFailure> {
     if !leases::is_held(connection, lease)? {
         return Ok(Fenced::Lost);
     }
@@ -63,8 +63,8 @@ impl RetentionStore for SqliteStore {
     async fn drop_next_day(
         &self,
         _lease: &Lease,
-        _keep: Option<u32>,
-    ) -> Result<Fenced<Option<DayStep>>, StoreError> {
+        _keep: u32,
+    ) -> Result<Fenced<Option<NaiveDate>>, StoreError> {
         Ok(Fenced::Done(None))
     }
 
@@ -77,13 +77,7 @@ impl RetentionStore for SqliteStore {
     ) -> Result<Fenced<Slice>, StoreError> {
         let lease = lease.clone();
         self.writer
-            .ask(|reply| Command::Trim {
-                lease,
-                keep,
-                after,
-                limit,
-                reply,
-            })
+            .ask(limit as usize, move |c| trim(c, &lease, keep, after, limit))
             .await
     }
 }

@@ -1,15 +1,15 @@
 //! The insert: fixed numbers of rows per prepared statement, inside the writer's transaction.
 
-use super::connection::Failure;
+use super::connection::SqliteFailure;
 use super::read;
 use crate::event::Event;
-use crate::store::{ErrorKind, RowOutcome, StoreError, outcomes};
+use crate::store::content::conflicts;
+use crate::store::{ErrorKind, RowOutcome, StoreError};
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{QueryResult, RunQueryDsl, SqliteConnection};
 use std::collections::HashSet;
-use uuid::Uuid;
 
 /// Rows per statement. Measured: fewer cost more calls, more gain nothing.
 const ROWS: usize = 16;
@@ -83,7 +83,7 @@ impl<const N: usize> RunQueryDsl<SqliteConnection> for Insert<'_, N> {}
 pub(super) fn insert(
     connection: &mut SqliteConnection,
     rows: &[Event],
-) -> Result<Vec<RowOutcome>, Failure> {
+) -> Result<Vec<RowOutcome>, SqliteFailure> {
     if rows.iter().any(has_nul) {
         let message = "SQLite refuses the data: a text contains U+0000";
         return Err(StoreError::new(ErrorKind::Poison, message).into());
@@ -100,20 +100,22 @@ pub(super) fn insert(
     if inserted == rows.len() {
         return Ok(vec![RowOutcome::Stored; inserted]);
     }
-    // SQLite only counts what it inserted. Ids grow, so what is new has one above the last.
-    let ids: Vec<Uuid> = {
-        let distinct: HashSet<Uuid> = rows.iter().map(|event| event.event_id).collect();
-        distinct.into_iter().collect()
-    };
-    let stored = read::by_ids(connection, &ids)?;
-    let new = stored
-        .iter()
-        .filter(|event| event.id > last_before)
-        .map(|event| event.event_id)
-        .collect();
-    let mut outcomes = outcomes::of_rows(rows, new);
-    outcomes::mark_conflicts(rows, &mut outcomes, stored);
-    Ok(outcomes)
+    // SQLite only counts what it inserted. Ids grow, so what is new has one above the last. One row
+    // at a time, since the stored payloads may be far larger than the batch.
+    let mut seen = HashSet::new();
+    rows.iter()
+        .map(|event| {
+            let stored = read::get(connection, event.event_id)?;
+            let new = stored
+                .as_ref()
+                .is_some_and(|stored| stored.id > last_before);
+            if seen.insert(event.event_id) && new {
+                return Ok(RowOutcome::Stored);
+            }
+            let conflicting = stored.is_some_and(|stored| conflicts(event, &stored));
+            Ok(RowOutcome::Duplicate { conflicting })
+        })
+        .collect()
 }
 
 /// Whether a text of the event contains U+0000, which PostgreSQL cannot keep: both stores refuse

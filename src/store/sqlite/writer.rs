@@ -1,14 +1,14 @@
 //! The one thread that writes. SQLite has one writer at a time anyway; a thread of its own turns
 //! the commands of many callers into few commits.
 
-use super::command::{Answer, Command, Reply};
-use super::connection::{Failure, Purpose, open};
+use super::command::{CommandReply, StoreCommand};
+use super::connection::{Purpose, SqliteFailure, open};
 use crate::store::{ErrorKind, StoreError};
 use diesel::SqliteConnection;
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Most rows in one transaction, so that the first command in it does not wait long for the last.
 const MAX_ROWS: usize = 5_000;
@@ -18,7 +18,7 @@ const MAX_ROWS: usize = 5_000;
 /// Dropping it closes the queue and waits until the thread has done what is in it, checkpointed
 /// and closed the file.
 pub(super) struct Writer {
-    queue: Option<mpsc::Sender<Command>>,
+    queue: Option<mpsc::Sender<StoreCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -41,16 +41,17 @@ impl Writer {
         })
     }
 
-    /// Hands in a command and waits until it is committed.
-    pub(super) async fn ask<T>(
+    /// Hands in work on about `weight` rows and waits until it is committed.
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
-        command: impl FnOnce(Reply<T>) -> Command,
+        weight: usize,
+        work: impl FnOnce(&mut SqliteConnection) -> Result<T, SqliteFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
+        let (command, answer) = StoreCommand::new(weight, work);
         let Some(queue) = &self.queue else {
             return Err(stopped());
         };
-        if queue.send(command(reply)).await.is_err() {
+        if queue.send(command).await.is_err() {
             return Err(stopped());
         }
         answer.await.unwrap_or_else(|_| {
@@ -77,20 +78,20 @@ impl Drop for Writer {
     }
 }
 
-/// The error for a command that nobody will take any more.
+/// The error for a command that the writer no longer takes.
 pub(super) fn stopped() -> StoreError {
     StoreError::new(ErrorKind::Outage, "the SQLite writer has stopped")
 }
 
-fn run(path: &Path, connection: SqliteConnection, mut commands: mpsc::Receiver<Command>) {
+fn run(path: &Path, connection: SqliteConnection, mut commands: mpsc::Receiver<StoreCommand>) {
     let mut connection = Some(connection);
     while let Some(first) = commands.blocking_recv() {
-        let mut rows = first.weight();
+        let mut rows = first.weight;
         let mut group = vec![first];
         while rows < MAX_ROWS
             && let Ok(next) = commands.try_recv()
         {
-            rows = rows.saturating_add(next.weight());
+            rows = rows.saturating_add(next.weight);
             group.push(next);
         }
         connection = match connection.map_or_else(|| open(path, Purpose::Write), Ok) {
@@ -113,22 +114,22 @@ fn run(path: &Path, connection: SqliteConnection, mut commands: mpsc::Receiver<C
 
 /// Runs the commands in one transaction and answers them when it is committed. Gives the
 /// connection back unless it is in an unknown state.
-fn commit(mut connection: SqliteConnection, group: Vec<Command>) -> Option<SqliteConnection> {
-    let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
+fn commit(mut connection: SqliteConnection, group: Vec<StoreCommand>) -> Option<SqliteConnection> {
+    let mut answers: Vec<CommandReply> = Vec::with_capacity(group.len());
     let mut waiting = group.into_iter();
     let committed = connection.immediate_transaction(|connection| {
         for command in waiting.by_ref() {
             answers.push(command.run(connection));
             if depth(connection) != Some(1) {
-                // SQLite ends a transaction by itself when disk or memory run out, which is nobody's
-                // fault: it must spend no attempt of the other commands.
+                // SQLite ends a transaction by itself when disk or memory run out. That is no
+                // command's fault, so it must spend no attempt of the others.
                 let message = "SQLite gave up the transaction";
-                return Err(Failure(StoreError::new(ErrorKind::Outage, message)));
+                return Err(SqliteFailure(StoreError::new(ErrorKind::Outage, message)));
             }
         }
         Ok(())
     });
-    let committed = committed.map_err(|Failure(error)| error);
+    let committed = committed.map_err(|SqliteFailure(error)| error);
     for answer in answers {
         answer(committed.clone());
     }
@@ -153,6 +154,7 @@ mod tests {
     use crate::event::{Event, Rows, Source, id};
     use crate::store::RowOutcome;
     use crate::store::sqlite::migrate;
+    use crate::store::sqlite::write::insert;
     use serde_json::value::RawValue;
     use std::sync::Arc;
 
@@ -181,9 +183,9 @@ mod tests {
         let writer = Writer::start(path, 16).unwrap();
         let write = || {
             let rows = rows(3, 10);
-            writer.ask(|reply| Command::WriteEvents { rows, reply })
+            writer.ask(3, move |connection| insert(connection, &rows))
         };
-        let panic = writer.ask(|reply| Command::Panic { reply });
+        let panic = writer.ask(1, |_| -> Result<(), _> { panic!("asked to") });
         let (before, panicked, after) = tokio::join!(write(), panic, write());
         assert_eq!(panicked.unwrap_err().kind(), ErrorKind::Transient);
         assert_eq!(before.unwrap(), [RowOutcome::Stored; 3]);
@@ -201,9 +203,8 @@ mod tests {
             .batch_execute("PRAGMA max_page_count = 60")
             .unwrap();
         let command = |count, payload| {
-            let (reply, answer) = oneshot::channel();
             let rows = rows(count, payload);
-            (Command::WriteEvents { rows, reply }, answer)
+            StoreCommand::new(count, move |connection| insert(connection, &rows))
         };
         let (small, small_answer) = command(2, 10);
         let (large, large_answer) = command(500, 4_000);
@@ -220,7 +221,8 @@ mod tests {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Outage, "{error}"),
             }
         }
-        let page = super::super::read::list(&mut connection, &Default::default(), None, 10_000);
+        let page =
+            crate::store::sqlite::read::list(&mut connection, &Default::default(), None, 10_000);
         assert_eq!(page.unwrap().events.len(), expected);
         connection
             .batch_execute("PRAGMA max_page_count = 100000")

@@ -49,6 +49,7 @@ pub async fn run(plan: &Plan) -> Report {
         connections: CONNECTIONS,
         patience: PATIENCE,
         seed: plan.seed.wrapping_add(1),
+        ordered: plan.mode == Mode::Ordered,
     });
     let began = Instant::now();
     let mut recovered = true;

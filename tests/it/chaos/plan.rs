@@ -7,6 +7,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Full,
+    /// Full mode with `broker.order = "user"`.
+    Ordered,
     Database,
     Embedded,
 }
@@ -35,10 +37,17 @@ impl Plan {
     }
 }
 
+impl Mode {
+    pub fn has_broker(self) -> bool {
+        matches!(self, Self::Full | Self::Ordered)
+    }
+}
+
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "full",
+            Self::Ordered => "ordered",
             Self::Database => "database",
             Self::Embedded => "embedded",
         })

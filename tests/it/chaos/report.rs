@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::plan::Plan;
+use super::plan::{Mode, Plan};
 use super::strike::Tally;
 use super::watch::Seen;
 use crate::harness::{Counts, Findings};
@@ -52,6 +52,7 @@ impl Report {
             ("doubled", &findings.doubled),
             ("altered", &findings.altered),
             ("never sent", &findings.unsent),
+            ("out of order", &findings.swapped),
         ] {
             let some: Vec<_> = list.iter().take(5).collect();
             must(list.is_empty(), format!("{} {name}: {some:?}", list.len()));
@@ -147,6 +148,9 @@ impl fmt::Display for Report {
         line("doubled", findings.doubled.len().to_string())?;
         line("altered", findings.altered.len().to_string())?;
         line("never sent", findings.unsent.len().to_string())?;
+        if self.plan.mode == Mode::Ordered {
+            line("out of order", findings.swapped.len().to_string())?;
+        }
         line("kills", tally.kills.to_string())?;
         line("cuts", tally.cuts.to_string())?;
         line("stops (SIGSTOP)", tally.stops.to_string())?;

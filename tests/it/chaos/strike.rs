@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use tokio::time::sleep;
 
+use super::plan::Mode;
 use super::world::World;
 use crate::harness::{Direction, Moment, Proxy};
 
@@ -25,9 +26,10 @@ const POINTS: &[&str] = &[
 const BROKER_POINTS: &[&str] = &[
     "http_ingest.publish",
     "http_ingest.after_confirm",
-    "amqp_consumer.push",
     "amqp_consumer.acknowledge",
 ];
+const UNORDERED_POINTS: &[&str] = &["amqp_consumer.push"];
+const ORDERED_POINTS: &[&str] = &["shard_consumer.push"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Net {
@@ -80,6 +82,10 @@ impl Strike {
         if world.rabbitmq.is_some() {
             nets.push(Net::Broker);
             points.extend(BROKER_POINTS);
+            points.extend(match world.mode() {
+                Mode::Ordered => ORDERED_POINTS,
+                _ => UNORDERED_POINTS,
+            });
             strikes.extend([
                 (2, Self::KillRabbitMq),
                 (1, Self::KillBothServers),

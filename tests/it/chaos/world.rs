@@ -16,6 +16,7 @@ pub struct World {
     pub doors: Vec<Proxy>,
     pub postgres: Option<(Postgres, Proxy)>,
     pub rabbitmq: Option<(RabbitMq, Proxy)>,
+    mode: Mode,
     database: String,
     _folder: TempDir,
 }
@@ -28,6 +29,7 @@ impl World {
             doors: Vec::new(),
             postgres: None,
             rabbitmq: None,
+            mode,
             database: String::new(),
             _folder: folder,
         };
@@ -39,13 +41,13 @@ impl World {
             store = net.url(&world.database);
             world.postgres = Some((postgres, net));
         }
-        if mode == Mode::Full {
+        if mode.has_broker() {
             let rabbitmq = RabbitMq::start().await;
             let net = Proxy::to(rabbitmq.port()).await;
             broker = net.url(&rabbitmq.vhost().await);
             world.rabbitmq = Some((rabbitmq, net));
         }
-        let replicas = if mode == Mode::Full { REPLICAS } else { 1 };
+        let replicas = if mode.has_broker() { REPLICAS } else { 1 };
         for _ in 0..replicas {
             let mut builder = App::builder()
                 .set("http.port", free_port())
@@ -61,12 +63,15 @@ impl World {
                     .set("store.startup_wait", "5m")
                     .set("store.statement_timeout", "5s");
             }
-            if mode == Mode::Full {
+            if mode.has_broker() {
                 builder = builder
                     .rabbitmq(&broker)
                     .set("broker.confirm_timeout", "3s")
                     .set("broker.heartbeat", "5s")
                     .set("broker.reconnect_max", "2s");
+            }
+            if mode == Mode::Ordered {
+                builder = builder.set("broker.order", "user");
             }
             let app = builder.start().await;
             app.wait_ready().await;
@@ -81,6 +86,10 @@ impl World {
     pub fn doors(&self) -> Vec<String> {
         let doors = self.doors.iter().zip(&self.apps);
         doors.map(|(door, app)| door.url(app.url())).collect()
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Past the proxies.

@@ -70,7 +70,7 @@ async fn a_slow_replay_whose_caller_goes_away_leaves_the_books_in_order() {
         .build()
         .unwrap();
     let url = format!("{}/v1/dead-letters/replay", app.url());
-    let sent = client.post(url).body(r#"{"ratePerSecond": 5}"#).send();
+    let sent = client.post(url).json(&json!({"ratePerSecond": 5})).send();
     assert!(sent.await.unwrap_err().is_timeout());
     eventually(SOON, "nothing is on its way", async || {
         let flying = app.metric("eclusa_events_in_flight").await;
@@ -139,7 +139,7 @@ async fn what_makes_no_sense_is_refused() {
         ("replay", json!({"cursor": "x"}), "cursor"),
         ("replay", json!({"ids": ["x"]}), "UUID"),
         ("replay", json!([]), "cannot be read"),
-        ("purge", json!({}), "which letters"),
+        ("purge", json!({}), "which dead letters"),
         (
             "purge",
             json!({"all": true, "ratePerSecond": 1}),
@@ -179,7 +179,7 @@ async fn changing_needs_the_scope_admin() {
         let get = client.get(&url).bearer_auth(name).send().await.unwrap();
         assert_eq!(get.status(), list, "{name}");
         let post = client.post(format!("{url}/purge")).bearer_auth(name);
-        let post = post.body(r#"{"all":true}"#).send().await.unwrap();
+        let post = post.json(&json!({"all": true})).send().await.unwrap();
         assert_eq!(post.status(), purge, "{name}");
     }
 }

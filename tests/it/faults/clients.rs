@@ -27,7 +27,7 @@ async fn half_a_body_that_stalls_is_not_waited_for_and_stores_nothing() {
     let mut stalled = Vec::new();
     for _ in 0..100 {
         let mut stream = connection(&rig).await;
-        let head = "POST /v1/events HTTP/1.1\r\nhost: e\r\ncontent-type: application/json\r\n\
+        let head = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                     content-length: 1000\r\n\r\n";
         let half = r#"[{"userId": "half", "eventType": "half"},"#;
         stream
@@ -55,7 +55,7 @@ async fn five_hundred_idle_connections_are_borne_and_closed() {
         let mut stream = connection(&rig).await;
         // Half of them have had an answer, half never asked.
         if number % 2 == 0 {
-            let request = b"GET /health/live HTTP/1.1\r\nhost: e\r\n\r\n";
+            let request = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n";
             stream.write_all(request).await.unwrap();
         }
         idle.push(stream);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::rig::{Plan, SOON};
-use crate::harness::{eventually, temp_dir};
+use crate::harness::{eventually, precondition, temp_dir};
 use tempfile::TempDir;
 
 /// A file system in memory, mounted until the drop.
@@ -16,24 +16,20 @@ struct Disk {
 }
 
 impl Disk {
-    /// `None`, with the reason printed, where it can't be mounted: that takes root, and a container
-    /// that lets it.
-    fn mount(folder: &Path, size: &str) -> Option<Self> {
+    /// Mounting takes root, and a container that allows it.
+    fn mount(folder: &Path, size: &str) -> Result<Self, String> {
         let options = format!("size={size},mode=755");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "eclusa-disk"])
             .arg(folder)
             .output();
-        let complaint = match mounted {
-            Ok(output) if output.status.success() => {
-                let path = folder.to_owned();
-                return Some(Self { path });
-            }
-            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-            Err(error) => error.to_string(),
-        };
-        eprintln!("skipped: no small disk can be mounted: {complaint}");
-        None
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self {
+                path: folder.to_owned(),
+            }),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn filler(&self) -> PathBuf {
@@ -65,7 +61,7 @@ impl Drop for Disk {
 
 fn small_disk(size: &str) -> Option<(TempDir, Disk)> {
     let folder = temp_dir("disk-");
-    let disk = Disk::mount(folder.path(), size)?;
+    let disk = precondition("a small disk", Disk::mount(folder.path(), size))?;
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("own folder");
     Some((folder, disk))
 }

@@ -5,6 +5,7 @@ mod broker;
 mod clients;
 mod demands;
 mod disk;
+mod operator;
 mod poison;
 mod process;
 mod rig;

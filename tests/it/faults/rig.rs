@@ -153,6 +153,7 @@ impl Plan {
             connections: 8,
             patience: SOON * 2,
             seed: 7,
+            ordered: false,
         });
         let rig = Rig {
             app,

@@ -36,6 +36,9 @@ pub struct LoadPlan {
     /// How long a request is repeated before its client gives up.
     pub patience: Duration,
     pub seed: u64,
+    /// Each user's next request is sent when the one before was taken, so that the log must keep
+    /// their order.
+    pub ordered: bool,
 }
 
 /// Events, but for the last two.
@@ -237,8 +240,15 @@ struct Client {
 
 impl Client {
     /// Sends a request until it is taken or the client's patience has ended.
-    async fn work(&self, job: Job) {
+    async fn work(&self, mut job: Job) {
+        /// Users of each client.
+        const USERS: usize = 8;
         let count = job.events.len();
+        if self.plan.ordered {
+            for (n, event) in job.events.iter_mut().enumerate() {
+                event["userId"] = format!("user-{}-{}", self.number, n % USERS).into();
+            }
+        }
         for event in &job.events {
             self.model.sending(event, "http");
         }
@@ -250,6 +260,9 @@ impl Client {
         while job.made.elapsed() < self.plan.patience {
             if self.post(tries, &body).await {
                 job.events.iter().for_each(|event| self.model.taken(event));
+                if self.plan.ordered {
+                    self.model.taken_in_order(&job.events);
+                }
                 self.counts.taken.fetch_add(count, Ordering::SeqCst);
                 return;
             }

@@ -6,6 +6,7 @@
 //! * [`App`] is the real binary as a child process.
 //! * [`Proxy`] is a network that can be made bad, [`Load`] are clients, and [`Model`] knows what
 //!   they were promised.
+//! * [`precondition`] skips a test where a tool is missing, in words.
 //! * [`eventually`] is the only place that sleeps. Tests wait for conditions, never for time.
 //!
 //! Everything lives below one folder per test process, which [`scope`] removes together with
@@ -19,6 +20,7 @@ mod model;
 mod output;
 mod ports;
 mod postgres;
+mod precondition;
 mod process;
 mod proxy;
 mod rabbitmq;
@@ -34,7 +36,8 @@ pub use metrics::Metrics;
 pub use model::{Findings, Log, Model};
 pub use ports::free_port;
 pub use postgres::{Postgres, connect};
-pub use process::memory_of;
+pub use precondition::{precondition, program};
+pub use process::{memory_of, peak_memory_of};
 pub use proxy::{Direction, Moment, Proxy};
 pub use rabbitmq::{RabbitMq, confirming};
 pub use scope::temp_dir;

@@ -41,6 +41,8 @@ struct Sent {
 #[derive(Default)]
 pub struct Model {
     events: Mutex<HashMap<String, Sent>>,
+    /// Ids by user, in the order in which the log must have them.
+    orders: Mutex<HashMap<String, Vec<String>>>,
 }
 
 /// What a check found. Each list holds ids.
@@ -53,11 +55,19 @@ pub struct Findings {
     pub doubled: Vec<String>,
     pub altered: Vec<String>,
     pub unsent: Vec<String>,
+    /// Behind a later event of the same user.
+    pub swapped: Vec<String>,
 }
 
 impl Findings {
     pub fn is_clean(&self) -> bool {
-        let lists = [&self.lost, &self.doubled, &self.altered, &self.unsent];
+        let lists = [
+            &self.lost,
+            &self.doubled,
+            &self.altered,
+            &self.unsent,
+            &self.swapped,
+        ];
         lists.iter().all(|list| list.is_empty())
     }
 
@@ -73,12 +83,13 @@ impl Findings {
         let some = |list: &[String]| format!("{} {:?}", list.len(), &list[..list.len().min(5)]);
         assert!(
             self.is_clean(),
-            "of {} taken: lost {}, doubled {}, altered {}, never sent {}",
+            "of {} taken: lost {}, doubled {}, altered {}, never sent {}, out of order {}",
             self.taken,
             some(&self.lost),
             some(&self.doubled),
             some(&self.altered),
-            some(&self.unsent)
+            some(&self.unsent),
+            some(&self.swapped)
         );
     }
 }
@@ -113,14 +124,46 @@ impl Model {
         events.get_mut(id).expect("was sent").taken = true;
     }
 
+    /// The log must have these behind all that were taken in order before, each user's in their order.
+    pub fn taken_in_order(&self, events: &[Value]) {
+        let mut orders = self.orders.lock().unwrap();
+        for event in events {
+            let text = |key: &str| event[key].as_str().expect("a text").to_owned();
+            orders.entry(text("userId")).or_default().push(text("id"));
+        }
+    }
+
+    /// The ids that the log has behind a later one of the same user.
+    fn swapped(&self, places: &HashMap<String, usize>) -> Vec<String> {
+        let mut swapped = Vec::new();
+        for ids in self.orders.lock().unwrap().values() {
+            let mut last = 0;
+            for id in ids {
+                // One that is lost is found elsewhere.
+                let Some(place) = places.get(id) else {
+                    continue;
+                };
+                if *place < last {
+                    swapped.push(id.clone());
+                }
+                last = last.max(*place);
+            }
+        }
+        swapped
+    }
+
     /// Reads the whole log, field by field.
     pub async fn check(&self, log: Log<'_>) -> Findings {
-        let mut reading = Reading::default();
+        let mut reading = Reading {
+            ordered: !self.orders.lock().unwrap().is_empty(),
+            ..Reading::default()
+        };
         match log {
             Log::Postgres(url) => self.read_postgres(url, &mut reading).await,
             Log::Http(url) => self.read_http(url, &mut reading).await,
         }
         let mut findings = reading.findings;
+        findings.swapped = self.swapped(&reading.places);
         let events = self.events.lock().unwrap();
         for (id, _) in events.iter().filter(|(_, sent)| sent.taken) {
             findings.taken += 1;
@@ -231,6 +274,9 @@ impl Model {
         let id = row
             .original_id
             .map_or_else(|| row.event_id.to_string(), str::to_owned);
+        if reading.ordered {
+            reading.places.insert(id.clone(), findings.rows);
+        }
         let events = self.events.lock().unwrap();
         match events.get(&id) {
             None => findings.unsent.push(id.clone()),
@@ -258,6 +304,9 @@ impl Model {
 #[derive(Default)]
 struct Reading {
     findings: Findings,
+    /// Of each row, by id, if the order matters. Rows are read in the order of the log.
+    places: HashMap<String, usize>,
+    ordered: bool,
     ids: HashSet<String>,
     event_ids: HashSet<Uuid>,
 }

@@ -153,10 +153,17 @@ impl Drop for Process {
 
 /// Bytes resident now; `None` once the process has exited.
 pub fn memory_of(pid: i32) -> Option<u64> {
+    status_of(pid, "VmRSS:")
+}
+
+/// Most bytes that were ever resident; `None` once the process has exited.
+pub fn peak_memory_of(pid: i32) -> Option<u64> {
+    status_of(pid, "VmHWM:")
+}
+
+fn status_of(pid: i32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes * 1024)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -39,9 +40,13 @@ impl RabbitMq {
 
     /// A node of the caller's own, to be stopped, killed and paused.
     pub async fn start() -> Self {
+        Self::start_node(false).await
+    }
+
+    async fn start_node(tls: bool) -> Self {
         let folder = temp_dir("rabbitmq-");
         let owner = Owner::named("rabbitmq");
-        let node = Node::create(folder.path(), &owner);
+        let node = Node::create(folder.path(), &owner, tls);
         let epmd = spawn("epmd", &node, &owner, &node.epmd());
         eventually(START, "epmd listens", async || {
             let address = ("127.0.0.1", node.epmd_port);
@@ -58,6 +63,11 @@ impl RabbitMq {
         };
         rabbitmq.start_again().await;
         rabbitmq
+    }
+
+    /// A node of the caller's own that also listens with TLS.
+    pub async fn start_with_tls() -> Self {
+        Self::start_node(true).await
     }
 
     /// After `stop` or `kill9`: same data, same port. Returns when it takes connections.
@@ -96,6 +106,17 @@ impl RabbitMq {
     pub fn url(&self, vhost: &str) -> String {
         let port = self.node.amqp_port;
         format!("amqp://guest:guest@127.0.0.1:{port}/{vhost}")
+    }
+
+    /// The same over TLS, for a node that was started with it.
+    pub fn tls_url(&self, vhost: &str) -> String {
+        let port = self.node.tls_port.expect("started with TLS");
+        format!("amqps://guest:guest@localhost:{port}/{vhost}")
+    }
+
+    /// The certificate that its TLS listener shows, in PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.node.certificate()
     }
 
     pub fn port(&self) -> u16 {

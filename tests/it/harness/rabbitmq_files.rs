@@ -16,23 +16,28 @@ pub struct Node {
     pub folder: PathBuf,
     pub amqp_port: u16,
     pub epmd_port: u16,
+    pub tls_port: Option<u16>,
     distribution_port: u16,
     name: String,
     home: PathBuf,
 }
 
 impl Node {
-    pub fn create(folder: &Path, owner: &Owner) -> Self {
+    pub fn create(folder: &Path, owner: &Owner, tls: bool) -> Self {
         let amqp_port = free_port();
         let node = Self {
             folder: folder.to_owned(),
             amqp_port,
             epmd_port: free_port(),
+            tls_port: tls.then(free_port),
             distribution_port: free_port(),
             // `localhost` always resolves; this machine's own name might not.
             name: format!("eclusa_{amqp_port}@localhost"),
             home: slim_installation(folder),
         };
+        if tls {
+            node.make_certificate(owner);
+        }
         node.write("rabbitmq.conf", &node.config());
         // Also keeps the files below /etc/rabbitmq out: they are the machine's, not the tests'.
         node.write("env.conf", "");
@@ -44,6 +49,38 @@ impl Node {
         owner.take(&cookie);
         owner.take(folder);
         node
+    }
+
+    /// The certificate of the TLS listener, for `localhost`, signed by itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("certificate.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.join("key.pem")
+    }
+
+    fn make_certificate(&self, owner: &Owner) {
+        let (certificate, key) = (self.certificate(), self.key());
+        let output = Command::new("openssl")
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            ])
+            .args(["-subj", "/CN=localhost", "-addext"])
+            .args(["subjectAltName=DNS:localhost", "-addext"])
+            .args(["basicConstraints=critical,CA:FALSE", "-out"])
+            .arg(&certificate)
+            .arg("-keyout")
+            .arg(&key)
+            .output()
+            .expect("openssl is installed");
+        assert!(
+            output.status.success(),
+            "openssl: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        owner.take(&key);
+        owner.take(&certificate);
     }
 
     /// A script of the installation, as `rabbitmq-server` or `rabbitmqctl`.
@@ -97,12 +134,23 @@ impl Node {
     }
 
     fn config(&self) -> String {
+        let tls = self.tls_port.map(|port| {
+            let (certificate, key) = (self.certificate(), self.key());
+            [
+                format!("listeners.ssl.local = 127.0.0.1:{port}"),
+                format!("ssl_options.certfile = {}", certificate.display()),
+                format!("ssl_options.keyfile = {}", key.display()),
+                "ssl_options.verify = verify_none".to_owned(),
+            ]
+            .join("\n")
+        });
         [
             format!("listeners.tcp.local = 127.0.0.1:{}", self.amqp_port),
             // The default, 512 MiB, is a lot of disk for a node that lives a minute.
             "raft.wal_max_size_bytes = 67108864".into(),
             "disk_free_limit.absolute = 50MB".into(),
             "log.console = false".into(),
+            tls.unwrap_or_default(),
             String::new(),
         ]
         .join("\n")

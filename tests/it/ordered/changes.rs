@@ -2,10 +2,10 @@
 
 use super::foreign::put;
 use super::{Fleet, SOON, Users, event};
-use crate::harness::{App, Postgres, RabbitMq, confirming, eventually};
-use eclusa::broker::Shards;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::{AMQPValue, FieldTable};
+use crate::harness::{App, Direction, Postgres, Proxy, RabbitMq, confirming, eventually};
+use eclusa::event::Shards;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 const USERS: usize = 50;
@@ -14,7 +14,7 @@ const EACH: usize = 20;
 fn with_shards(shards: usize) -> [(&'static str, Value); 2] {
     [
         ("broker.shards", json!(shards)),
-        ("broker.prefetch", json!(shards * 100)),
+        ("broker.shard_prefetch", json!(100)),
     ]
 }
 
@@ -96,7 +96,7 @@ async fn while_others_run_with_another_number_a_replica_waits_and_says_so() {
         .rabbitmq(&fleet.broker)
         .set("broker.order", "user")
         .set("broker.shards", 8)
-        .set("broker.prefetch", 800)
+        .set("broker.shard_prefetch", 100)
         .start()
         .await;
     let waits = async || {
@@ -121,17 +121,18 @@ async fn a_change_that_is_killed_midway_is_finished_by_the_next_start() {
     let mut fleet = Fleet::start(1, &with_shards(4)).await;
     let broker = fleet.broker.clone();
     leave_a_backlog(&mut fleet).await;
-    // When one queue is moved, and one moved and not acknowledged; then when all are.
+    // In the midst of a former shard, when all are empty, and when the layout is replaced.
     for (shards, point) in [
-        (8, "moving.after_put=1:1:kill"),
-        (7, "layout.marker_deleted=kill"),
+        (8, "db_writer.after_commit=2:1:kill"),
+        (7, "shard_assigner.drained=kill"),
+        (6, "shard_assigner.replaced=kill"),
     ] {
         let mut changing = App::builder()
             .postgres(&fleet.database)
             .rabbitmq(&broker)
             .set("broker.order", "user")
             .set("broker.shards", shards)
-            .set("broker.prefetch", shards * 100)
+            .set("broker.shard_prefetch", 100)
             .env("ECLUSA_FAILPOINTS", point)
             .start()
             .await;
@@ -155,7 +156,7 @@ async fn of_two_changes_at_once_one_waits_until_the_other_is_over() {
             .rabbitmq(&broker)
             .set("broker.order", "user")
             .set("broker.shards", shards)
-            .set("broker.prefetch", shards * 100)
+            .set("broker.shard_prefetch", 100)
             .set("batch.max_wait", "100ms")
             .start()
     };
@@ -186,25 +187,78 @@ async fn of_two_changes_at_once_one_waits_until_the_other_is_over() {
     }
 }
 
-/// As it was left by a replica that asked for the number in force when another had just deleted it.
+/// Its messages would be left behind.
 #[tokio::test]
-async fn a_record_that_says_nothing_does_not_stand_in_the_way() {
+async fn the_record_of_an_earlier_release_is_refused_in_words() {
+    const RECORD: &str = "eclusa.events.shards";
     let broker = RabbitMq::shared().await.vhost().await;
-    let mut arguments = FieldTable::default();
-    let kind = AMQPValue::LongString("quorum".into());
-    arguments.insert("x-queue-type".into(), kind);
-    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
     let channel = confirming(&broker).await;
-    let marker = "eclusa.events.shards".into();
-    let declared = channel.queue_declare(marker, options, arguments).await;
-    declared.unwrap();
-    let fleet = Fleet::start_at(&[broker], &with_shards(4)).await;
-    Users::of(fleet.urls()).send(USERS, 0, 1).await;
-    fleet.in_order(USERS, 1).await;
+    let (options, arguments) = (QueueDeclareOptions::default(), FieldTable::default());
+    let declared = channel.queue_declare(RECORD.into(), options, arguments);
+    declared.await.unwrap();
+    let database = Postgres::shared().await.database().await;
+    let mut apps = Vec::new();
+    for order in ["user", "none"] {
+        let app = App::builder().postgres(&database).rabbitmq(&broker);
+        let app = app.set("broker.order", order).start().await;
+        app.wait_for_log(SOON, "is the record of an earlier release")
+            .await;
+        apps.push(app);
+    }
+    drop(apps.pop());
+    let text = apps[0].get("/health/ready").await.text().await.unwrap();
+    assert!(text.contains(RECORD), "{text}");
+    let refused = apps[0].post("/v1/events", &event("u0", 0)).await;
+    assert_eq!(refused.status(), 503);
+    let deleted = channel.queue_delete(RECORD.into(), QueueDeleteOptions::default());
+    deleted.await.unwrap();
+    apps[0].wait_ready().await;
+}
+
+/// Its lease runs out, and still it may publish to its shards: the broker has its connection.
+#[tokio::test]
+async fn a_replica_that_cannot_reach_the_store_keeps_its_shards() {
+    let postgres = Postgres::shared().await;
+    let database = postgres.database().await;
+    let proxy = Proxy::to(postgres.port()).await;
+    let broker = RabbitMq::shared().await.vhost().await;
+    let start = |database: &str, shards: usize| {
+        App::builder()
+            .postgres(database)
+            .rabbitmq(&broker)
+            .set("broker.order", "user")
+            .set("broker.shards", shards)
+            .set("broker.shard_prefetch", 100)
+            .set("batch.max_wait", "100ms")
+            .set("store.statement_timeout", "2s")
+            .start()
+    };
+    let mut fleet = Fleet {
+        apps: vec![start(&proxy.url(&database), 4).await],
+        database,
+        broker: broker.clone(),
+    };
+    fleet.apps[0].wait_ready().await;
+    proxy.drop_silently(Direction::Up);
+    proxy.drop_silently(Direction::Down);
+    let live = "SELECT count(*) FROM shard_replicas WHERE until > clock_timestamp()";
+    eventually(SOON, "its lease has run out", async || {
+        let live: i64 = postgres.query(&fleet.database, live, &[]).await[0].get(0);
+        (live == 0).then_some(())
+    })
+    .await;
+    let other = start(&fleet.database, 8).await;
+    other.wait_for_log(SOON, "replicas still run").await;
+    let users = Users::of(fleet.urls());
+    users.send(USERS, 0, 2).await;
+    proxy.heal();
+    fleet.in_order(USERS, 2).await;
+    // With its connection its right to publish is gone.
+    fleet.apps.remove(0).kill9();
+    fleet.apps.push(other);
+    fleet.apps[0].wait_ready().await;
+    Users::of(fleet.urls()).send(USERS, 2, 2).await;
+    fleet.in_order(USERS, 4).await;
 }
 
 #[tokio::test]

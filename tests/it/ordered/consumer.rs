@@ -1,8 +1,8 @@
 //! What the order of messages in hand depends on.
 
 use crate::harness::{RabbitMq, confirming, eventually};
-use eclusa::broker::claim::{Look, look};
-use eclusa::broker::ordered_consumer::OrderedConsumer;
+use eclusa::ordering::consumer_lock::{QueueStatus, look};
+use eclusa::ordering::ordered_consumer::OrderedConsumer;
 use futures::StreamExt;
 use lapin::options::{BasicAckOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -73,7 +73,7 @@ async fn take_turns(connection: &Connection) {
             look(connection, QUEUE)
                 .await
                 .unwrap()
-                .filter(|found| Look::is_vacant(*found))
+                .filter(|found| QueueStatus::is_vacant(*found))
         })
         .await;
     }

@@ -2,7 +2,7 @@
 
 use super::{Fleet, SOON, Users};
 use crate::harness::{App, Direction, Postgres, Proxy, RabbitMq, eventually};
-use eclusa::broker::Shards;
+use eclusa::event::Shards;
 use serde_json::json;
 use std::time::{Duration, Instant};
 

@@ -3,14 +3,14 @@
 use super::now;
 use chrono::{DateTime, TimeDelta, Utc};
 use eclusa::store::dead_letters::{
-    DeadLetter, Failure, LetterFilter, LetterOrder, LetterState, Replayed,
+    DeadLetter, DeadLetterFailure, DeadLetterFilter, DeadLetterOrder, DeadLetterState, Replayed,
 };
 use eclusa::store::{DeadLetterStore, ErrorKind};
 use serde_json::json;
 use uuid::Uuid;
 
-fn failure(at: DateTime<Utc>, cause: &str) -> Failure {
-    Failure {
+fn failure(at: DateTime<Utc>, cause: &str) -> DeadLetterFailure {
+    DeadLetterFailure {
         at,
         cause: cause.to_owned(),
         error: format!("{cause} it is"),
@@ -47,12 +47,15 @@ pub async fn a_letter_comes_back_whole(store: &dyn DeadLetterStore) {
         .as_object()
         .cloned()
         .unwrap();
-    let kept = store.bury(vec![full.clone(), plain.clone()]).await.unwrap();
+    let kept = store
+        .insert(vec![full.clone(), plain.clone()])
+        .await
+        .unwrap();
     assert_eq!(kept, 2);
     assert_eq!(get(store, plain.id).await, plain);
     assert_eq!(get(store, full.id).await, full);
     assert!(store.get_letter(Uuid::new_v4()).await.unwrap().is_none());
-    assert_eq!(store.bury(Vec::new()).await.unwrap(), 0);
+    assert_eq!(store.insert(Vec::new()).await.unwrap(), 0);
 }
 
 pub async fn texts_no_store_takes_are_mended_and_bytes_are_not(store: &dyn DeadLetterStore) {
@@ -60,7 +63,7 @@ pub async fn texts_no_store_takes_are_mended_and_bytes_are_not(store: &dyn DeadL
     bad.failure.error = "a\0b".to_owned();
     bad.headers = json!({"x": "\0"}).as_object().cloned().unwrap();
     bad.body = b"\0".to_vec();
-    store.bury(vec![bad.clone()]).await.unwrap();
+    store.insert(vec![bad.clone()]).await.unwrap();
     let kept = get(store, bad.id).await;
     assert_eq!(kept.body, b"\0");
     assert_eq!(kept.failure.error, "a\u{fffd}b");
@@ -72,46 +75,67 @@ pub async fn the_same_failure_is_kept_once_and_another_is_history(store: &dyn De
     again.failure = failure(now() + TimeDelta::seconds(5), "retries_exhausted");
     again.body = b"another form of it".to_vec();
     let together = vec![first.clone(), first.clone()];
-    assert_eq!(store.bury(together).await.unwrap(), 1);
-    assert_eq!(store.bury(vec![first.clone()]).await.unwrap(), 0);
+    assert_eq!(store.insert(together).await.unwrap(), 1);
+    assert_eq!(store.insert(vec![first.clone()]).await.unwrap(), 0);
     store.mark_replayed(vec![sent(&first)]).await.unwrap();
     let replayed = get(store, first.id).await;
-    assert_eq!(replayed.state, LetterState::Replayed);
+    assert_eq!(replayed.state, DeadLetterState::Replayed);
     assert_eq!(replayed.replays, 1);
     assert!(replayed.replayed_at.is_some());
     // A late redelivery of the failure that is known does not raise it from the replayed.
-    assert_eq!(store.bury(vec![first.clone()]).await.unwrap(), 0);
-    assert_eq!(get(store, first.id).await.state, LetterState::Replayed);
+    assert_eq!(store.insert(vec![first.clone()]).await.unwrap(), 0);
+    assert_eq!(get(store, first.id).await.state, DeadLetterState::Replayed);
 
-    assert_eq!(store.bury(vec![again.clone()]).await.unwrap(), 1);
+    assert_eq!(store.insert(vec![again.clone()]).await.unwrap(), 1);
     assert_eq!(
         store
-            .bury(vec![first.clone(), again.clone()])
+            .insert(vec![first.clone(), again.clone()])
             .await
             .unwrap(),
         0
     );
     let back = get(store, first.id).await;
-    assert_eq!((back.state, back.replays), (LetterState::Dead, 1));
+    assert_eq!((back.state, back.replays), (DeadLetterState::Dead, 1));
     assert_eq!(back.failure, again.failure);
-    assert_eq!(back.history, std::slice::from_ref(&first.failure));
+    assert_eq!(back.history.failures, std::slice::from_ref(&first.failure));
+    assert_eq!(back.history.omitted, 0);
     assert_eq!(back.created_at, first.created_at);
     assert_eq!(back.body, first.body, "the bytes as they came first");
 }
 
+/// The first failure and the newest ones are kept.
+pub async fn the_history_is_bounded(store: &dyn DeadLetterStore) {
+    let start = now();
+    let nth = |n: i64| failure(start + TimeDelta::seconds(n), "poison");
+    let first = letter(start, "poison");
+    store.insert(vec![first.clone()]).await.unwrap();
+    for n in 1..60 {
+        let mut again = first.clone();
+        again.failure = nth(n);
+        assert_eq!(store.insert(vec![again]).await.unwrap(), 1);
+    }
+    let back = get(store, first.id).await;
+    assert_eq!(back.failure, nth(59));
+    let history = back.history;
+    assert_eq!((history.failures.len(), history.omitted), (20, 39));
+    assert_eq!(history.failures[0], first.failure);
+    assert_eq!(history.failures[1], nth(40));
+    assert_eq!(history.failures[19], nth(58));
+}
+
 pub async fn one_that_failed_again_meanwhile_stays_dead(store: &dyn DeadLetterStore) {
     let first = letter(now(), "poison");
-    store.bury(vec![first.clone()]).await.unwrap();
+    store.insert(vec![first.clone()]).await.unwrap();
     let mut again = first.clone();
     // By a clock that is behind.
     again.failure = failure(now() - TimeDelta::seconds(5), "poison");
-    store.bury(vec![again.clone()]).await.unwrap();
+    store.insert(vec![again.clone()]).await.unwrap();
     store.mark_replayed(vec![sent(&first)]).await.unwrap();
     let back = get(store, first.id).await;
-    assert_eq!((back.state, back.replays), (LetterState::Dead, 1));
+    assert_eq!((back.state, back.replays), (DeadLetterState::Dead, 1));
     store.mark_replayed(vec![sent(&again)]).await.unwrap();
     let back = get(store, first.id).await;
-    assert_eq!((back.state, back.replays), (LetterState::Replayed, 2));
+    assert_eq!((back.state, back.replays), (DeadLetterState::Replayed, 2));
     store.mark_replayed(Vec::new()).await.unwrap();
 }
 
@@ -129,16 +153,16 @@ async fn twenty(store: &dyn DeadLetterStore) -> Vec<DeadLetter> {
         })
         .collect();
     letters.sort_by_key(|letter| (letter.created_at, letter.id));
-    store.bury(letters.clone()).await.unwrap();
+    store.insert(letters.clone()).await.unwrap();
     letters
 }
 
 pub async fn pages_visit_each_letter_once(store: &dyn DeadLetterStore) {
     let letters = twenty(store).await;
-    let filter = LetterFilter::default();
-    for order in [LetterOrder::Oldest, LetterOrder::Newest] {
+    let filter = DeadLetterFilter::default();
+    for order in [DeadLetterOrder::Oldest, DeadLetterOrder::Newest] {
         let mut expected: Vec<_> = letters.iter().map(|letter| letter.id).collect();
-        if order == LetterOrder::Newest {
+        if order == DeadLetterOrder::Newest {
             expected.reverse();
         }
         for limit in [1, 3, 20, 21] {
@@ -155,7 +179,7 @@ pub async fn pages_visit_each_letter_once(store: &dyn DeadLetterStore) {
             assert_eq!(seen, expected, "{order:?} by {limit}");
         }
     }
-    let all = store.list_letters(&filter, LetterOrder::Oldest, None, 100);
+    let all = store.list_letters(&filter, DeadLetterOrder::Oldest, None, 100);
     let first = &all.await.unwrap()[0];
     assert_eq!(first.failure, letters[0].failure);
     assert_eq!(first.body_bytes, 2);
@@ -165,29 +189,29 @@ pub async fn letters_are_chosen_counted_and_purged(store: &dyn DeadLetterStore) 
     let letters = twenty(store).await;
     let replayed: Vec<_> = letters[..5].iter().map(sent).collect();
     store.mark_replayed(replayed).await.unwrap();
-    let all = LetterFilter::default();
-    let dead = LetterFilter {
-        state: Some(LetterState::Dead),
+    let all = DeadLetterFilter::default();
+    let dead = DeadLetterFilter {
+        state: Some(DeadLetterState::Dead),
         ..all.clone()
     };
-    let a = LetterFilter {
+    let a = DeadLetterFilter {
         cause: Some("a".to_owned()),
         ..all.clone()
     };
-    let x = LetterFilter {
+    let x = DeadLetterFilter {
         event_type: Some("x".to_owned()),
         ..all.clone()
     };
-    let between = LetterFilter {
+    let between = DeadLetterFilter {
         from: Some(letters[4].failure.at),
         to: Some(letters[8].failure.at),
         ..all.clone()
     };
-    let named = LetterFilter {
+    let named = DeadLetterFilter {
         ids: Some(vec![letters[0].id, letters[7].id, Uuid::new_v4()]),
         ..all.clone()
     };
-    let none = LetterFilter {
+    let none = DeadLetterFilter {
         ids: Some(Vec::new()),
         ..all.clone()
     };
@@ -201,7 +225,7 @@ pub async fn letters_are_chosen_counted_and_purged(store: &dyn DeadLetterStore) 
         (&none, 0),
     ] {
         assert_eq!(store.count_letters(filter).await.unwrap(), count);
-        let listed = store.list_letters(filter, LetterOrder::Newest, None, 100);
+        let listed = store.list_letters(filter, DeadLetterOrder::Newest, None, 100);
         assert_eq!(listed.await.unwrap().len() as u64, count);
     }
     assert_eq!(store.purge_letters(&none, 100).await.unwrap(), 0);
@@ -217,7 +241,7 @@ pub async fn burials_at_once_agree(store: &dyn DeadLetterStore) {
     let burials = (0..8).map(|task| {
         let mut mine = letters.clone();
         mine.rotate_left(task * 5);
-        store.bury(mine)
+        store.insert(mine)
     });
     let mut kept = 0;
     for result in futures::future::join_all(burials).await {
@@ -227,6 +251,6 @@ pub async fn burials_at_once_agree(store: &dyn DeadLetterStore) {
         }
     }
     assert_eq!(kept, 40);
-    let all = LetterFilter::default();
+    let all = DeadLetterFilter::default();
     assert_eq!(store.count_letters(&all).await.unwrap(), 40);
 }

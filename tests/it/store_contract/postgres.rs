@@ -16,7 +16,7 @@ async fn four_processes_migrate_at_once() {
     for run in futures::future::join_all(runs).await {
         applied += run.expect("migrates").len();
     }
-    assert_eq!(applied, 3);
+    assert_eq!(applied, 4);
     PostgresStore::connect(&options).await.unwrap();
 }
 
@@ -39,16 +39,16 @@ async fn another_schema_is_refused() {
         let update = "UPDATE eclusa_schema SET version = $1, oldest_compatible = $2";
         client.execute(update, &[&version, &oldest]).await.unwrap();
     };
-    set(5, 4).await;
+    set(99, 98).await;
     let error = refused().await;
     assert_eq!(error.kind(), ErrorKind::Operator);
     assert!(
-        error.to_string().contains("schema 5, needs at least 4"),
+        error.to_string().contains("schema 99, needs at least 98"),
         "{error}"
     );
     let error = pg::migrate(&options).await.unwrap_err();
     assert!(error.to_string().contains("upgrade this binary"), "{error}");
-    set(5, 1).await;
+    set(99, 1).await;
     PostgresStore::connect(&options).await.unwrap();
     set(0, 0).await;
     assert!(refused().await.to_string().contains("eclusa migrate"));
@@ -286,4 +286,97 @@ async fn a_statement_that_takes_too_long_is_transient() {
     let error = write(&store, [event()]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     assert_eq!(error.sqlstate(), Some("57014"));
+}
+
+/// A caller that stops waiting takes its connection out of the pool: the next caller does not
+/// wait behind its query, and the query does not run on in the server.
+#[tokio::test]
+async fn a_query_that_is_abandoned_keeps_no_connection_busy() {
+    let (_, url) = postgres_store().await;
+    let mut options = PostgresOptions::new(&url);
+    options.write_connections = 1;
+    options.read_connections = 1;
+    let store = PostgresStore::connect(&options).await.unwrap();
+    let store: &dyn Store = &store;
+    let ttl = Duration::from_secs(600);
+    let lease = store.acquire("a", "me", ttl).await.unwrap().unwrap();
+    let mut blocking = connect(&url).await;
+    let lock = blocking.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE user_interactions, leases IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+
+    let (impatient, patient) = (Duration::from_millis(300), Duration::from_secs(10));
+    let none = EventFilter::default();
+    for _ in 0..3 {
+        let listing = store.list(&none, None, 1);
+        assert!(tokio::time::timeout(impatient, listing).await.is_err());
+        let writing = write(store, [event()]);
+        assert!(tokio::time::timeout(impatient, writing).await.is_err());
+        let asking = store.acquire("b", "me", ttl);
+        assert!(tokio::time::timeout(impatient, asking).await.is_err());
+    }
+    // One on each kind of connection that needs neither table.
+    let reading = tokio::time::timeout(patient, store.ping()).await;
+    reading.expect("a reader is free").unwrap();
+    let marking = tokio::time::timeout(patient, store.mark_replayed(Vec::new())).await;
+    marking.expect("a writer is free").unwrap();
+    let dropping = store.drop_next_day(&lease, 10_000);
+    let dropping = tokio::time::timeout(patient, dropping).await;
+    let _ = dropping.expect("one for maintenance is free").unwrap();
+    let watcher = connect(&url).await;
+    eventually(patient, "nothing waits in the server", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting: i64 = watcher.query_one(sql, &[]).await.unwrap().get(0);
+        (waiting == 0).then_some(())
+    })
+    .await;
+}
+
+/// Each lock fails the probe of the rows that run into it, and no other.
+#[tokio::test]
+async fn a_write_probe_finds_locks_on_the_log_a_day_and_a_lane() {
+    const LANE: i64 = -9;
+    let url = fresh_postgres().await;
+    let mut options = PostgresOptions::new(&url);
+    pg::migrate(&options).await.unwrap();
+    options.statement_timeout = Duration::from_millis(200);
+    let store = PostgresStore::connect(&options).await.unwrap();
+    let today = [event_of(uuid::Uuid::now_v7())];
+    let no_day = [event_of(uuid::Uuid::new_v4())];
+    let partition = Utc::now().format("user_interactions_%Y%m%d");
+    let probes = [
+        (&today[..], None),
+        (&no_day[..], None),
+        (&no_day[..], Some(LANE)),
+        (&[][..], Some(LANE + 1)),
+    ];
+    let cases = [
+        ("SELECT 1".to_owned(), [true, true, true, true]),
+        (
+            format!("LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE"),
+            [false, true, true, true],
+        ),
+        (
+            format!("SELECT pg_advisory_xact_lock({LANE})"),
+            [true, true, false, true],
+        ),
+        (
+            "LOCK TABLE user_interactions IN ACCESS EXCLUSIVE MODE".to_owned(),
+            [false; 4],
+        ),
+    ];
+    let mut client = connect(&url).await;
+    for (lock, expected) in cases {
+        let transaction = client.transaction().await.unwrap();
+        transaction.batch_execute(&lock).await.unwrap();
+        for ((rows, lane), expected) in probes.iter().zip(expected) {
+            let probed = store.write_probe(rows, *lane).await;
+            assert_eq!(probed.is_ok(), expected, "{lock}: {probed:?}");
+        }
+        transaction.rollback().await.unwrap();
+    }
+    let page = store.list(&EventFilter::default(), None, 10).await.unwrap();
+    assert!(page.events.is_empty(), "a probe leaves no row");
 }

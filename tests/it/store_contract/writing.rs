@@ -96,6 +96,63 @@ pub async fn other_content_is_a_conflict_and_other_spelling_is_not(store: &dyn E
     check(CONFLICT, |event| event.timestamp = Some(now())).await;
 }
 
+/// The same pairs, whichever store compares them: PostgreSQL by `jsonb`, SQLite by Eclusa itself.
+pub async fn payloads_are_compared_as_json(store: &dyn EventStore) {
+    let long = format!("1{}", "0".repeat(300));
+    let (deep, spaced) = (
+        format!("{}1{}", "[".repeat(90), "]".repeat(90)),
+        format!("{} 1.0{}", "[".repeat(90), "]".repeat(90)),
+    );
+    let pairs = [
+        (
+            DUPLICATE,
+            r#"{"a":1,"b":[true,null]}"#,
+            r#"{ "b" : [true, null], "a": 1.0 }"#,
+        ),
+        (DUPLICATE, "1000", "1e3"),
+        (DUPLICATE, "0.001", "10E-4"),
+        (DUPLICATE, "-0", "0.00"),
+        (DUPLICATE, r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+        (DUPLICATE, r#""\u00e9\/""#, "\"\u{e9}/\""),
+        (DUPLICATE, r#"{"\u0061":{}}"#, r#"{"a":{}}"#),
+        (DUPLICATE, "1e300", &long),
+        (DUPLICATE, &deep, &spaced),
+        (CONFLICT, "1", "2"),
+        (CONFLICT, "1", "-1"),
+        (CONFLICT, "1", "\"1\""),
+        (CONFLICT, "true", "false"),
+        (CONFLICT, "null", "0"),
+        (CONFLICT, "[1,2]", "[2,1]"),
+        (CONFLICT, "[1]", "[1,1]"),
+        (CONFLICT, r#"{"a":1}"#, r#"{"b":1}"#),
+        (CONFLICT, r#"{"a":1}"#, r#"{"a":1,"b":1}"#),
+        (CONFLICT, "0.1", "0.10000000000000000001"),
+        (CONFLICT, "\"a\"", "\"A\""),
+    ];
+    let events = |pick: fn(&(RowOutcome, &str, &str)) -> String, ids: &[Uuid]| -> Vec<Event> {
+        ids.iter()
+            .zip(&pairs)
+            .map(|(id, pair)| {
+                let mut event = event_of(*id);
+                event.event_data = json(&format!(r#"{{"v":{}}}"#, pick(pair)));
+                event
+            })
+            .collect()
+    };
+    let ids: Vec<Uuid> = pairs.iter().map(|_| Uuid::new_v4()).collect();
+    let left = events(|pair| pair.1.to_owned(), &ids);
+    assert_eq!(
+        write(store, left).await.unwrap(),
+        vec![RowOutcome::Stored; pairs.len()]
+    );
+    let outcomes = write(store, events(|pair| pair.2.to_owned(), &ids))
+        .await
+        .unwrap();
+    for (outcome, (expected, left, right)) in outcomes.iter().zip(&pairs) {
+        assert_eq!(outcome, expected, "{left} {right}");
+    }
+}
+
 pub async fn every_field_comes_back(store: &dyn EventStore) {
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     let payloads = [

@@ -1,0 +1,1 @@
+UPDATE eclusa_schema SET version = 3;

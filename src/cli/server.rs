@@ -1,0 +1,139 @@
+//! The HTTP client of the commands: while a server holds the embedded mode's file, it alone writes
+//! there, and commands go through it.
+
+use crate::app::embedded_lock::{EmbeddedLock, Holder};
+use crate::config::{Mode, Settings};
+use crate::supervision::Backoff;
+use anyhow::{Context as _, bail};
+use awc::Client;
+use awc::http::StatusCode;
+use clap::Args;
+use serde::de::DeserializeOwned;
+use std::time::{Duration, Instant};
+
+/// Longer than a server works on one request.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to retry while the server answers 503 or does not answer.
+const RETRY_FOR: Duration = Duration::from_secs(120);
+/// Largest response that is read.
+const MAX_RESPONSE: usize = 16 * 1024 * 1024;
+
+/// Options of commands that a server can carry out.
+#[derive(Args, Clone, Default)]
+pub struct ServerArgs {
+    /// Have this server do it, such as http://127.0.0.1:3000, instead of using the store
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// API key for the server: scope ingest to import, admin to replay and purge
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "ECLUSA_API_KEY",
+        hide_env_values = true
+    )]
+    api_key: Option<String>,
+}
+
+/// What carries out a command.
+pub enum Place {
+    /// This process, in the store; the lock keeps other processes out meanwhile.
+    Here(Option<EmbeddedLock>),
+    /// A server.
+    There(Server),
+}
+
+impl ServerArgs {
+    /// The server named, or the one that holds the embedded mode's file, or this process.
+    ///
+    /// # Errors
+    /// When another command holds the file.
+    pub fn place(&self, settings: &Settings) -> anyhow::Result<Place> {
+        if let Some(url) = &self.server {
+            return Ok(Place::There(Server::new(url, self.api_key.clone())));
+        }
+        if settings.mode() != Mode::Embedded {
+            return Ok(Place::Here(None));
+        }
+        match EmbeddedLock::take(settings, "")? {
+            Holder::Us(lock) => Ok(Place::Here(Some(lock))),
+            Holder::Server(Some(url)) => {
+                eprintln!("The server at {url} has the data; it does the work.");
+                Ok(Place::There(Server::new(&url, self.api_key.clone())))
+            }
+            Holder::Server(None) => bail!(
+                "the data in {} is in use by another command; wait for it to end",
+                settings.data_dir.display()
+            ),
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    client: Client,
+    url: String,
+    key: Option<String>,
+}
+
+impl Server {
+    /// The server at `url`, such as `http://127.0.0.1:3000`.
+    fn new(url: &str, key: Option<String>) -> Self {
+        Self {
+            client: Client::builder().timeout(TIMEOUT).finish(),
+            url: url.trim_end_matches('/').to_owned(),
+            key,
+        }
+    }
+
+    /// Posts JSON, and retries while the server cannot do it now or does not answer.
+    ///
+    /// # Errors
+    /// When the server refuses the request, or stays unable for two minutes.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> anyhow::Result<T> {
+        let began = Instant::now();
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let reason = match self.try_post(path, body).await? {
+                Ok(reply) => return Ok(reply),
+                Err(reason) => reason,
+            };
+            if began.elapsed() > RETRY_FOR {
+                bail!("{reason}; run it again later");
+            }
+            tracing::warn!(reason, "retrying");
+            tokio::time::sleep(backoff.next_pause()).await;
+        }
+    }
+
+    /// The inner error is one that may pass.
+    async fn try_post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &[u8],
+    ) -> anyhow::Result<Result<T, String>> {
+        let mut request = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .content_type("application/json");
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let mut response = match request.send_body(body.to_vec()).await {
+            Ok(response) => response,
+            Err(error) => return Ok(Err(format!("the server does not answer: {error}"))),
+        };
+        let text = response.body().limit(MAX_RESPONSE).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::ACCEPTED => serde_json::from_slice(&text)
+                .map(Ok)
+                .context("the server's response is not Eclusa's"),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                Ok(Err(String::from_utf8_lossy(&text).into_owned()))
+            }
+            status => bail!(
+                "the server answered {status}: {}",
+                String::from_utf8_lossy(&text)
+            ),
+        }
+    }
+}

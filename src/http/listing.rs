@@ -1,0 +1,82 @@
+//! What the listings have in common: reading their queries, pages and cursors.
+
+use super::problem::Problem;
+use crate::store::{ErrorKind, StoreError};
+use actix_web::error::QueryPayloadError;
+use actix_web::{HttpRequest, web};
+use chrono::{DateTime, Utc};
+use std::str::FromStr;
+
+/// Items on a page unless the query asks for another number.
+const DEFAULT_LIMIT: usize = 50;
+/// Most items on a page.
+const MAX_LIMIT: usize = 1_000;
+
+pub(super) fn parse_query<T: serde::de::DeserializeOwned>(
+    request: &HttpRequest,
+) -> Result<T, Problem> {
+    web::Query::<T>::from_query(request.query_string())
+        .map(web::Query::into_inner)
+        .map_err(|error| match error {
+            QueryPayloadError::Deserialize(error) => {
+                Problem::bad_request(format!("the query cannot be read: {error}"))
+            }
+            other => Problem::bad_request(format!("the query cannot be read: {other}")),
+        })
+}
+
+/// The size of a page.
+pub(super) fn limit(given: Option<usize>) -> Result<usize, Problem> {
+    let limit = given.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::bad_request(format!(
+        "limit is {limit}, but must lie between 1 and {MAX_LIMIT}"
+    )))
+}
+
+/// The position that an earlier response gave as `next`.
+pub(super) fn cursor<T: FromStr>(given: Option<String>) -> Result<Option<T>, Problem> {
+    let parsed = given.map(|cursor| cursor.parse()).transpose();
+    parsed.map_err(|_| {
+        Problem::bad_request("cursor must be the unchanged `next` of an earlier response")
+    })
+}
+
+pub(super) fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    match value {
+        Some(text) if text.contains('\0') => {
+            Err(Problem::bad_request(format!("{name} contains U+0000")))
+        }
+        other => Ok(other),
+    }
+}
+
+pub(super) fn time(name: &str, value: Option<String>) -> Result<Option<DateTime<Utc>>, Problem> {
+    value
+        .map(|text| {
+            // A plus that was not percent-encoded arrives as a space.
+            DateTime::parse_from_rfc3339(&text.replace(' ', "+"))
+                .map(|time| time.with_timezone(&Utc))
+                .map_err(|_| {
+                    Problem::bad_request(format!(
+                        "{name} is {text:?}, but must be a time as in RFC 3339, such as \
+                         2026-01-31T09:30:00Z"
+                    ))
+                })
+        })
+        .transpose()
+}
+
+/// A failure of the store, which is never the caller's.
+pub(super) fn unreadable(error: &StoreError) -> Problem {
+    tracing::error!(kind = error.kind().as_str(), %error, "query failed");
+    if error.kind() == ErrorKind::Transient {
+        return Problem::unavailable(
+            "the store could not answer in time; narrow the query, by userId for example, or try \
+             again",
+        );
+    }
+    Problem::unavailable("the store cannot be read now")
+}

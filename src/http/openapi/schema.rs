@@ -1,0 +1,170 @@
+//! Schemas of JSON that no type of the HTTP API writes or reads as a whole: events, which pass as raw
+//! text, and errors.
+#![expect(
+    dead_code,
+    reason = "these types describe JSON in the OpenAPI document, and have no values"
+)]
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// An event as a caller sends it. `null` is the same as an absent field.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Event)]
+pub struct EventBody {
+    /// A UUID, or any other string that is unique within the producer. At most 256 bytes
+    /// (`ingest.max_field_bytes`).
+    #[schema(required = false, value_type = Option<Field>, example = "order-1001")]
+    id: String,
+    /// At most 256 bytes.
+    #[schema(value_type = Field, example = "u1")]
+    user_id: String,
+    /// At most 256 bytes.
+    #[schema(value_type = Field, example = "page.view")]
+    event_type: String,
+    /// Any JSON object, up to 32 levels deep (`ingest.max_depth`); `{}` when absent. Keys are unique,
+    /// and texts and keys contain no U+0000.
+    event_data: Option<Payload>,
+    /// At most 256 bytes.
+    #[schema(required = false, value_type = Option<Field>, example = "s1")]
+    session_id: String,
+    /// When the event happened, with an offset; the time of receipt when absent.
+    timestamp: Option<DateTime<Utc>>,
+}
+
+/// A text of at most 256 bytes in UTF-8.
+#[derive(ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 256, pattern = r"^[^\u0000]+$")]
+pub struct Field(String);
+
+/// The payload of an event.
+#[derive(Deserialize, ToSchema)]
+#[schema(value_type = Object, example = json!({"path": "/"}))]
+pub struct Payload(String);
+
+/// One event, or an array of 1 to 1,000 of them (`http.max_items`).
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum EventOrEvents {
+    Event(EventBody),
+    Events(Events),
+}
+
+/// 1 to 1,000 events.
+#[derive(Deserialize, ToSchema)]
+#[schema(value_type = Vec<EventBody>, min_items = 1, max_items = 1000)]
+pub struct Events(Vec<EventBody>);
+
+/// An event of the log.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase", as = StoredEvent)]
+pub struct StoredEventBody {
+    /// Order of arrival, with gaps.
+    sequence: i64,
+    id: Uuid,
+    /// The caller's id, when the event is stored under another one.
+    #[schema(nullable = false)]
+    original_id: Option<String>,
+    /// The name of the API key that sent the event, or `ingest.producer`.
+    producer: String,
+    #[schema(required)]
+    user_id: Option<String>,
+    event_type: String,
+    event_data: Payload,
+    #[schema(required)]
+    session_id: Option<String>,
+    /// When the event happened.
+    timestamp: DateTime<Utc>,
+    /// When Eclusa received it.
+    received_at: DateTime<Utc>,
+    /// `http`, `amqp` or `import`.
+    source: String,
+    /// Whether all reactions to it are done; true when there are none.
+    processed: bool,
+}
+
+/// A dead letter that a replay could not send.
+#[derive(ToSchema)]
+pub struct ReplayFailure {
+    id: Uuid,
+    reason: String,
+}
+
+/// Why an event or message became a dead letter.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case", as = Cause)]
+pub enum CauseWord {
+    Malformed,
+    Invalid,
+    Poison,
+    RetriesExhausted,
+    Panic,
+    Timeout,
+    Expired,
+    Rejected,
+    DeliveryLimit,
+    Unknown,
+}
+
+/// `replayed`: sent through the flow again, and not failed since.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case", as = DeadLetterState)]
+pub enum StateWord {
+    Dead,
+    Replayed,
+}
+
+/// An error (RFC 9457).
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// Always `about:blank`: the status says what kind of error it is.
+    r#type: String,
+    /// The name of the status.
+    title: String,
+    status: u16,
+    /// What is wrong, and what to do.
+    detail: String,
+    /// The errors in each item of the request.
+    #[schema(nullable = false)]
+    errors: Option<Vec<ItemErrorBody>>,
+    /// On a 503: the ids with which to repeat the request, in the order of its events. Absent with an
+    /// `Idempotency-Key`: a repeat with the same key gets the same ids.
+    #[schema(nullable = false)]
+    ids: Option<Vec<String>>,
+}
+
+/// An error in an item of a request.
+#[derive(ToSchema)]
+#[schema(as = ItemError)]
+pub struct ItemErrorBody {
+    /// Index of the item, from 0.
+    index: usize,
+    /// The field; empty for the item as a whole.
+    field: String,
+    reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::Cause;
+    use crate::store::dead_letters::DeadLetterState;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn the_words_are_those_of_the_code() {
+        let document = serde_json::to_value(crate::http::openapi::build()).unwrap();
+        let words = |name: &str| {
+            let schema = &document["components"]["schemas"][name];
+            schema["enum"].as_array().unwrap().clone()
+        };
+        let causes = Cause::ALL.map(|cause| Value::from(cause.as_str()));
+        assert_eq!(words("Cause"), causes);
+        let states = [DeadLetterState::Dead, DeadLetterState::Replayed];
+        let states = states.map(|state| json!(state.as_str()));
+        assert_eq!(words("DeadLetterState"), states);
+    }
+}

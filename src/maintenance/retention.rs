@@ -1,0 +1,272 @@
+//! `Retention`: drops what is older than `store.retention`, each hour, in the one process that has
+//! the lease.
+//!
+//! A drop, and each slice of deletions, is one transaction that checks the lease. So a round may
+//! end anywhere, and the next one, here or in another process, goes on from there.
+
+use super::leader::Leadership;
+use crate::metrics::Metrics;
+use crate::store::leases::{Fenced, Lease};
+use crate::store::{RetentionStore, StoreError};
+use crate::supervision::{Backoff, Lifecycle, Phase, failpoint};
+use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Name of the lease.
+pub const LEASE: &str = "retention";
+
+/// From the end of one round to the next.
+const EVERY: Duration = Duration::from_secs(3_600);
+/// First and longest pause after a round that did not come to its end.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Rows in one slice of deletions.
+const SLICE: u32 = 2_000;
+/// Shortest pause between two slices. They pause for as long as they work, so that events have at
+/// least half of the store.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// What the retention is wired to.
+#[derive(Clone)]
+pub struct RetentionParams {
+    /// Whether this process is the one.
+    pub leadership: Leadership,
+    pub store: Arc<dyn RetentionStore>,
+    /// How many days to keep; all if absent.
+    pub keep: Option<u32>,
+    pub lifecycle: Lifecycle,
+    pub metrics: Arc<Metrics>,
+}
+
+pub struct Retention {
+    params: RetentionParams,
+}
+
+impl Retention {
+    /// A retention that begins when this process leads.
+    pub fn new(params: RetentionParams) -> Self {
+        Self { params }
+    }
+}
+
+impl Actor for Retention {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let params = self.params.clone();
+        ctx.spawn(
+            async move {
+                let lifecycle = params.lifecycle.clone();
+                tokio::select! {
+                    () = params.run() => {}
+                    () = lifecycle.reached(Phase::Draining) => {}
+                }
+            }
+            .into_actor(self),
+        );
+    }
+}
+
+// A restart begins with a new round.
+impl Supervised for Retention {}
+
+impl RetentionParams {
+    /// Round after round, whenever this process leads. Never ends.
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
+        loop {
+            let lease = self.leadership.lease().await;
+            let pause = match self.round(&lease).await {
+                Ok(Fenced::Done(())) => {
+                    backoff.reset();
+                    EVERY
+                }
+                Ok(Fenced::Lost) => {
+                    tracing::warn!(
+                        token = lease.token,
+                        "retention stops: the lease is another's"
+                    );
+                    // The leader finds it out with its next renewal.
+                    self.leadership.lost(&lease).await;
+                    continue;
+                }
+                Err(errors) => {
+                    self.metrics.retention_failures.inc();
+                    let pause = backoff.next_pause();
+                    for error in errors {
+                        tracing::warn!(
+                            kind = error.kind().as_str(),
+                            %error,
+                            again_in_ms = pause.as_millis() as u64,
+                            "retention did not come to its end"
+                        );
+                    }
+                    pause
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.leadership.lost(&lease) => {}
+            }
+        }
+    }
+
+    /// One round. What fails in one part does not keep the others from being done; the errors are
+    /// those of all parts.
+    async fn round(&self, lease: &Lease) -> Result<Fenced<()>, Vec<StoreError>> {
+        let prepared = self.store.prepare_days().await;
+        let dropped = self.drop_days(lease).await;
+        if matches!(dropped, Ok(Fenced::Lost)) {
+            return Ok(Fenced::Lost);
+        }
+        let trimmed = self.trim(lease).await;
+        if matches!(trimmed, Ok(Fenced::Lost)) {
+            return Ok(Fenced::Lost);
+        }
+        let errors: Vec<StoreError> = [prepared.err(), dropped.err(), trimmed.err()]
+            .into_iter()
+            .flatten()
+            .collect();
+        match errors.is_empty() {
+            true => Ok(Fenced::Done(())),
+            false => Err(errors),
+        }
+    }
+
+    async fn drop_days(&self, lease: &Lease) -> Result<Fenced<()>, StoreError> {
+        let Some(keep) = self.keep else {
+            return Ok(Fenced::Done(()));
+        };
+        loop {
+            match self.store.drop_next_day(lease, keep).await? {
+                Fenced::Lost => return Ok(Fenced::Lost),
+                Fenced::Done(None) => return Ok(Fenced::Done(())),
+                Fenced::Done(Some(day)) => {
+                    self.metrics.retention_partitions_dropped.inc();
+                    tracing::info!(%day, "day of the event log dropped");
+                    failpoint::hit("retention.dropped");
+                }
+            }
+        }
+    }
+
+    async fn trim(&self, lease: &Lease) -> Result<Fenced<()>, StoreError> {
+        let Some(keep) = self.keep else {
+            return Ok(Fenced::Done(()));
+        };
+        let mut rows = 0;
+        // From the front each time: a batch that commits late has lower ids than what was deleted.
+        let mut after = 0;
+        let trimmed = loop {
+            let began = Instant::now();
+            let Fenced::Done(slice) = self.store.trim(lease, keep, after, SLICE).await? else {
+                break Fenced::Lost;
+            };
+            rows += slice.deleted;
+            self.metrics.retention_rows_deleted.inc_by(slice.deleted);
+            failpoint::hit("retention.slice");
+            let Some(next) = slice.next else {
+                break Fenced::Done(());
+            };
+            after = next;
+            tokio::time::sleep(began.elapsed().max(BREATH)).await;
+        };
+        if rows > 0 {
+            tracing::info!(rows, "old events without a day of their own deleted");
+        }
+        Ok(trimmed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintenance::leader;
+    use crate::maintenance::leader::Leader;
+    use crate::store::retention::Slice;
+    use crate::store::{ErrorKind, LeaseStore};
+    use async_trait::async_trait;
+    use chrono::NaiveDate;
+
+    /// Of whose parts each fails.
+    struct Broken;
+
+    fn broken<T>(part: &str) -> Result<T, StoreError> {
+        Err(StoreError::new(ErrorKind::Transient, part))
+    }
+
+    #[async_trait]
+    impl RetentionStore for Broken {
+        async fn prepare_days(&self) -> Result<(), StoreError> {
+            broken("prepare")
+        }
+
+        async fn drop_next_day(
+            &self,
+            _lease: &Lease,
+            _keep: u32,
+        ) -> Result<Fenced<Option<NaiveDate>>, StoreError> {
+            broken("drop")
+        }
+
+        async fn trim(
+            &self,
+            _lease: &Lease,
+            _keep: u32,
+            _after: i64,
+            _limit: u32,
+        ) -> Result<Fenced<Slice>, StoreError> {
+            broken("trim")
+        }
+    }
+
+    #[async_trait]
+    impl LeaseStore for Broken {
+        async fn acquire(
+            &self,
+            _name: &str,
+            _holder: &str,
+            _ttl: Duration,
+        ) -> Result<Option<Lease>, StoreError> {
+            broken("acquire")
+        }
+
+        async fn renew(&self, _lease: &Lease, _ttl: Duration) -> Result<bool, StoreError> {
+            broken("renew")
+        }
+
+        async fn release(&self, _lease: &Lease) -> Result<(), StoreError> {
+            broken("release")
+        }
+
+        async fn holder(&self, _name: &str) -> Result<Option<String>, StoreError> {
+            broken("holder")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_round_tries_every_part_and_tells_every_failure() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (_leader, leadership) = Leader::new(leader::LeaderParams {
+            name: LEASE,
+            ttl: Duration::from_secs(15),
+            store: Arc::new(Broken),
+            lifecycle: Lifecycle::default(),
+            metrics: Arc::clone(&metrics),
+        });
+        let params = RetentionParams {
+            leadership,
+            store: Arc::new(Broken),
+            keep: Some(10),
+            lifecycle: Lifecycle::default(),
+            metrics,
+        };
+        let lease = Lease {
+            name: LEASE.to_owned(),
+            token: 1,
+        };
+        let errors = params.round(&lease).await.unwrap_err();
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(errors, ["prepare", "drop", "trim"]);
+    }
+}
