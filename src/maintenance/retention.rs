@@ -111,43 +111,50 @@ impl RetentionParams {
         }
     }
 
-    /// One round. What fails in one part does not keep the others from being done; the errors are
-    /// those of all parts.
+    /// One round. What fails in one part, or for one day, does not keep the others from being done;
+    /// the errors are those of all parts.
     async fn round(&self, lease: &Lease) -> Result<Fenced<()>, Vec<StoreError>> {
-        let prepared = self.store.prepare_days().await;
-        let dropped = self.drop_days(lease).await;
-        if matches!(dropped, Ok(Fenced::Lost)) {
+        let mut errors = Vec::new();
+        errors.extend(self.store.prepare_days().await.err());
+        if self.drop_days(lease, &mut errors).await == Fenced::Lost {
             return Ok(Fenced::Lost);
         }
-        let trimmed = self.trim(lease).await;
-        if matches!(trimmed, Ok(Fenced::Lost)) {
-            return Ok(Fenced::Lost);
+        match self.trim(lease).await {
+            Ok(Fenced::Lost) => return Ok(Fenced::Lost),
+            Ok(Fenced::Done(())) => {}
+            Err(error) => errors.push(error),
         }
-        let errors: Vec<StoreError> = [prepared.err(), dropped.err(), trimmed.err()]
-            .into_iter()
-            .flatten()
-            .collect();
         match errors.is_empty() {
             true => Ok(Fenced::Done(())),
             false => Err(errors),
         }
     }
 
-    async fn drop_days(&self, lease: &Lease) -> Result<Fenced<()>, StoreError> {
+    async fn drop_days(&self, lease: &Lease, errors: &mut Vec<StoreError>) -> Fenced<()> {
         let Some(keep) = self.keep else {
-            return Ok(Fenced::Done(()));
+            return Fenced::Done(());
         };
-        loop {
-            match self.store.drop_next_day(lease, keep).await? {
-                Fenced::Lost => return Ok(Fenced::Lost),
-                Fenced::Done(None) => return Ok(Fenced::Done(())),
-                Fenced::Done(Some(day)) => {
+        let due = self.store.due_days(keep).await;
+        let due = due.unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
+        for day in due {
+            match self.store.drop_day(lease, day).await {
+                Ok(Fenced::Lost) => return Fenced::Lost,
+                Ok(Fenced::Done(())) => {
                     self.metrics.retention_partitions_dropped.inc();
                     tracing::info!(%day, "day of the event log dropped");
                     failpoint::hit("retention.dropped");
                 }
+                Err(error) => {
+                    errors.push(error);
+                    // Inserts may have waited behind it.
+                    tokio::time::sleep(AGAIN.0).await;
+                }
             }
         }
+        Fenced::Done(())
     }
 
     async fn trim(&self, lease: &Lease) -> Result<Fenced<()>, StoreError> {
@@ -201,11 +208,17 @@ mod tests {
             broken("prepare")
         }
 
-        async fn drop_next_day(
+        async fn due_days(&self, _keep: u32) -> Result<Vec<NaiveDate>, StoreError> {
+            Ok([1, 2]
+                .map(|day| NaiveDate::MIN + chrono::Days::new(day))
+                .to_vec())
+        }
+
+        async fn drop_day(
             &self,
             _lease: &Lease,
-            _keep: u32,
-        ) -> Result<Fenced<Option<NaiveDate>>, StoreError> {
+            _day: NaiveDate,
+        ) -> Result<Fenced<()>, StoreError> {
             broken("drop")
         }
 
@@ -244,8 +257,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_round_tries_every_part_and_tells_every_failure() {
+    #[tokio::test(start_paused = true)]
+    async fn a_round_tries_every_part_and_day_and_tells_every_failure() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let (_leader, leadership) = Leader::new(leader::LeaderParams {
             name: LEASE,
@@ -267,6 +280,6 @@ mod tests {
         };
         let errors = params.round(&lease).await.unwrap_err();
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(errors, ["prepare", "drop", "trim"]);
+        assert_eq!(errors, ["prepare", "drop", "drop", "trim"]);
     }
 }

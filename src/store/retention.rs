@@ -43,17 +43,17 @@ pub trait RetentionStore: Send + Sync {
     /// Makes the partitions of the coming days, where there are partitions.
     async fn prepare_days(&self) -> Result<(), StoreError>;
 
-    /// Drops the oldest day that lies more than `keep` days back as a whole, and gives it; `None`
-    /// when there is none. Inserts and reads wait for a fraction of a second at most.
+    /// The days that lie more than `keep` days back as a whole, oldest first.
+    ///
+    /// # Errors
+    /// `Operator` if the clocks of the database and of this machine are apart.
+    async fn due_days(&self, keep: u32) -> Result<Vec<NaiveDate>, StoreError>;
+
+    /// Drops a day. Inserts and reads wait for a fraction of a second at most.
     ///
     /// # Errors
     /// `Transient` while a transaction uses the log for longer than that: call again later.
-    /// `Operator` if the clocks of the database and of this machine are apart.
-    async fn drop_next_day(
-        &self,
-        lease: &Lease,
-        keep: u32,
-    ) -> Result<Fenced<Option<NaiveDate>>, StoreError>;
+    async fn drop_day(&self, lease: &Lease, day: NaiveDate) -> Result<Fenced<()>, StoreError>;
 
     /// Deletes events that were received more than `keep` days ago and have no day of their own,
     /// in the order of their arrival in the log, looking at `limit` rows behind the `id` `after`.

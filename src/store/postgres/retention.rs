@@ -29,31 +29,28 @@ impl RetentionStore for PostgresStore {
             .await
     }
 
-    async fn drop_next_day(
-        &self,
-        lease: &Lease,
-        keep: u32,
-    ) -> Result<Fenced<Option<NaiveDate>>, StoreError> {
-        let dropped = self
-            .pools
+    async fn due_days(&self, keep: u32) -> Result<Vec<NaiveDate>, StoreError> {
+        self.pools
             .maintain(async |client| {
                 let now: DateTime<Utc> = client
                     .query_one("SELECT clock_timestamp()", &[])
                     .await?
                     .try_get(0)?;
                 check_clock(now, Utc::now())?;
-                let today = now.date_naive();
-                let days = partitions::attached(client).await?;
-                let Some(day) = days.into_iter().find(|day| is_due(*day, today, keep)) else {
-                    return Ok(Fenced::Done(None));
-                };
-                Ok(match drop_day(client, lease, day).await? {
-                    Fenced::Done(()) => Fenced::Done(Some(day)),
-                    Fenced::Lost => Fenced::Lost,
-                })
+                let days = partitions::attached(client).await?.into_iter();
+                Ok(days
+                    .filter(|day| is_due(*day, now.date_naive(), keep))
+                    .collect())
             })
+            .await
+    }
+
+    async fn drop_day(&self, lease: &Lease, day: NaiveDate) -> Result<Fenced<()>, StoreError> {
+        let dropped = self
+            .pools
+            .maintain(async |client| drop_day(client, lease, day).await)
             .await?;
-        if matches!(dropped, Fenced::Done(Some(_))) {
+        if dropped == Fenced::Done(()) {
             self.partitions.forget();
         }
         Ok(dropped)

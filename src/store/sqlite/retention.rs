@@ -60,12 +60,12 @@ impl RetentionStore for SqliteStore {
         Ok(())
     }
 
-    async fn drop_next_day(
-        &self,
-        _lease: &Lease,
-        _keep: u32,
-    ) -> Result<Fenced<Option<NaiveDate>>, StoreError> {
-        Ok(Fenced::Done(None))
+    async fn due_days(&self, _keep: u32) -> Result<Vec<NaiveDate>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_day(&self, _lease: &Lease, _day: NaiveDate) -> Result<Fenced<()>, StoreError> {
+        Ok(Fenced::Done(()))
     }
 
     async fn trim(
