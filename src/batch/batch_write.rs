@@ -139,10 +139,16 @@ impl BatchWrite {
     /// what is left of it returns to its source.
     async fn failed(&mut self, rows: Rows, mut error: StoreError) -> bool {
         let params = &self.params;
+        let mut lane_is_held = false;
         if policy::needs_probe(&error) {
             let began = Instant::now();
             match params.store.write_probe(&rows, self.lane).await {
-                Err(probe) => error = policy::with_failed_probe(probe),
+                Err(probe) => {
+                    error = policy::with_failed_probe(probe);
+                    // Behind the lock of another replica only the rows of this lane wait.
+                    lane_is_held =
+                        self.lane.is_some() && params.store.write_probe(&rows, None).await.is_ok();
+                }
                 Ok(()) if policy::lock_has_ended(began.elapsed(), self.free_rewrites) => {
                     self.free_rewrites += 1;
                     self.parts.push(rows);
@@ -151,7 +157,7 @@ impl BatchWrite {
                 Ok(()) => {}
             }
         }
-        if policy::opens_breaker(&error) {
+        if policy::opens_breaker(&error) && !lane_is_held {
             params.breaker.failed();
         }
         let first = self.acks.get(rows.start()).and_then(Option::as_ref);

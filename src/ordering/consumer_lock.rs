@@ -108,6 +108,11 @@ pub struct ConsumerLock {
 }
 
 impl ConsumerLock {
+    /// The name of the lock of a queue.
+    pub fn name_of(queue: &str) -> String {
+        format!("{queue}.owner")
+    }
+
     /// Takes a lock; `None` while another connection has it.
     ///
     /// # Errors
@@ -137,7 +142,7 @@ impl ConsumerLock {
     /// # Errors
     /// lapin's.
     pub async fn of_queue(connection: &Connection, queue: &str) -> lapin::Result<Option<Self>> {
-        let Some(lock) = Self::lock(connection, &format!("{queue}.owner")).await? else {
+        let Some(lock) = Self::lock(connection, &Self::name_of(queue)).await? else {
             return Ok(None);
         };
         // Only under the lock: its last holder may still have messages.

@@ -19,8 +19,11 @@ use crate::store::ShardLayoutStore;
 use crate::store::shard_layout::{LayoutEntry, Replica};
 use crate::supervision::failpoint;
 use async_trait::async_trait;
-use lapin::Connection;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, Consumer};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +45,8 @@ pub struct ShardAssigner {
     replica: Uuid,
     /// The last answer was that there is no layout, and none is wanted.
     unordered: AtomicBool,
+    /// Announces a replica without an order, see [`ShardAssigner::announce_unordered`].
+    announced: Mutex<Option<Consumer>>,
 }
 
 impl ShardAssigner {
@@ -54,6 +59,7 @@ impl ShardAssigner {
             key,
             replica: Uuid::new_v4(),
             unordered: AtomicBool::new(false),
+            announced: Mutex::default(),
         }
     }
 
@@ -83,6 +89,68 @@ impl ShardAssigner {
         Ok((entering.await?, replica.connection))
     }
 
+    async fn enter_layout(
+        &self,
+        consuming: &Connection,
+        publishing: &Connection,
+        wanted: Option<Shards>,
+    ) -> Result<Option<ShardAssignment>, NotReady> {
+        let asked = async {
+            let entering = self.enter(publishing, wanted, false);
+            if !self.unordered.load(Ordering::Relaxed) {
+                return entering.await;
+            }
+            // Without an order RabbitMQ stands in for a store that is away.
+            match timeout(ASK, entering).await {
+                Ok(Ok(entered)) => Ok(entered),
+                _ => {
+                    self.no_ordered_consumer(consuming).await?;
+                    tracing::warn!("the store does not tell whether shards are left over");
+                    Ok((LayoutEntry::Absent, self.replica))
+                }
+            }
+        };
+        let entered = match asked.await {
+            Ok((LayoutEntry::Absent, _)) => {
+                self.no_former_record(consuming).await?;
+                self.unordered.store(wanted.is_none(), Ordering::Relaxed);
+                if wanted.is_none() {
+                    return Ok(None);
+                }
+                self.enter(publishing, wanted, true).await
+            }
+            entered => entered,
+        };
+        let (entry, connection) = entered?;
+        let (shards, draining) = match entry {
+            LayoutEntry::Entered(shards) => (shards, false),
+            LayoutEntry::Draining(shards) => (shards, true),
+            LayoutEntry::Absent => {
+                let reason = "the layout of the shards has just been removed by another replica";
+                return Err(NotReady::Waiting(reason.to_owned()));
+            }
+            LayoutEntry::Occupied { shards, replicas } => {
+                return Err(NotReady::Waiting(format!(
+                    "{replicas} replicas still run with {} shards; stop them first, and start all \
+                     replicas with the same broker.order and broker.shards",
+                    shards.count
+                )));
+            }
+        };
+        if draining {
+            tracing::warn!(
+                shards = shards.count,
+                "working off the shards of the former layout"
+            );
+        } else if wanted.is_some_and(|wanted| wanted.prefetch != shards.prefetch) {
+            tracing::warn!(
+                in_force = shards.prefetch,
+                "the prefetch per shard stays as it is until the number of shards changes"
+            );
+        }
+        Ok(Some(ShardAssignment::new(shards, draining, connection)))
+    }
+
     fn lease_queue(&self, connection: Uuid) -> String {
         format!("{}.replica.{connection}", self.topology.queue())
     }
@@ -100,19 +168,60 @@ impl ShardAssigner {
         }
     }
 
-    /// Replicas without an order consume the work queue themselves, and hold no lease.
-    async fn no_unordered_consumers(&self, connection: &Connection) -> Result<(), NotReady> {
-        let queue = self.topology.queue();
-        match look_until(connection, queue, |found| found.certain).await? {
-            Some(found) if !found.certain => Err(NotReady::Waiting(format!(
-                "the broker does not tell how many consumers {queue} has"
-            ))),
+    fn unordered_queue(&self) -> String {
+        format!("{}.unordered", self.topology.queue())
+    }
+
+    /// Announces a replica without an order, which holds no lease, for as long as it is connected.
+    async fn announce_unordered(&self, connection: &Connection) -> Result<(), NotReady> {
+        let channel = connection.create_channel().await?;
+        let queue = self.unordered_queue();
+        let options = QueueDeclareOptions {
+            durable: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let mut arguments = FieldTable::default();
+        // Whatever the default of the virtual host is: only a classic queue is deleted by itself.
+        let classic = AMQPValue::LongString("classic".into());
+        arguments.insert("x-queue-type".into(), classic);
+        channel
+            .queue_declare(queue.as_str().into(), options, arguments)
+            .await?;
+        let consumer = channel.basic_consume(
+            queue.as_str().into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        *self.announced.lock() = Some(consumer.await?);
+        Ok(())
+    }
+
+    /// Waits a moment for replicas without an order, which may be about to find this one.
+    async fn no_unordered_replicas(&self, connection: &Connection) -> Result<(), NotReady> {
+        let queue = self.unordered_queue();
+        match look_until(connection, &queue, |found| found.consumers == 0).await? {
             Some(found) if found.consumers > 0 => Err(NotReady::Waiting(format!(
-                "{} consumers read {queue} without an order; stop the replicas with \
-                 broker.order = \"none\" first",
-                found.consumers
+                "{} replicas without an order read {}; stop those with broker.order = \"none\" first",
+                found.consumers,
+                self.topology.queue()
             ))),
             _ => Ok(()),
+        }
+    }
+
+    /// With an order one replica reads the work queue, under its lock.
+    async fn no_ordered_consumer(&self, connection: &Connection) -> Result<(), NotReady> {
+        let lock = ConsumerLock::name_of(self.topology.queue());
+        match look(connection, &lock).await {
+            Err(error) if is_reply(&error, &AMQPSoftError::RESOURCELOCKED) => {
+                Err(NotReady::Waiting(format!(
+                    "a replica with broker.order = \"user\" reads {}; stop it first",
+                    self.topology.queue()
+                )))
+            }
+            found => Ok(found.map(|_| ())?),
         }
     }
 
@@ -166,60 +275,19 @@ impl AssignShards for ShardAssigner {
         publishing: &Connection,
     ) -> Result<Option<ShardAssignment>, NotReady> {
         let wanted = self.topology.shards();
-        let asked = async {
-            let entering = self.enter(publishing, wanted, false);
-            if !self.unordered.load(Ordering::Relaxed) {
-                return entering.await;
-            }
-            // Without an order RabbitMQ stands in for a store that is away.
-            match timeout(ASK, entering).await {
-                Ok(Ok(entered)) => Ok(entered),
-                _ => {
-                    tracing::warn!("the store does not tell whether shards are left over");
-                    Ok((LayoutEntry::Absent, self.replica))
-                }
-            }
-        };
-        let entered = match asked.await {
-            Ok((LayoutEntry::Absent, _)) => {
-                self.no_former_record(consuming).await?;
-                self.unordered.store(wanted.is_none(), Ordering::Relaxed);
-                if wanted.is_none() {
-                    return Ok(None);
-                }
-                self.no_unordered_consumers(consuming).await?;
-                self.enter(publishing, wanted, true).await
-            }
-            entered => entered,
-        };
-        let (entry, connection) = entered?;
-        let (shards, draining) = match entry {
-            LayoutEntry::Entered(shards) => (shards, false),
-            LayoutEntry::Draining(shards) => (shards, true),
-            LayoutEntry::Absent => {
-                let reason = "the layout of the shards has just been removed by another replica";
-                return Err(NotReady::Waiting(reason.to_owned()));
-            }
-            LayoutEntry::Occupied { shards, replicas } => {
-                return Err(NotReady::Waiting(format!(
-                    "{replicas} replicas still run with {} shards; stop them first, and start all \
-                     replicas with the same broker.order and broker.shards",
-                    shards.count
-                )));
-            }
-        };
-        if draining {
-            tracing::warn!(
-                shards = shards.count,
-                "working off the shards of the former layout"
-            );
-        } else if wanted.is_some_and(|wanted| wanted.prefetch != shards.prefetch) {
-            tracing::warn!(
-                in_force = shards.prefetch,
-                "the prefetch per shard stays as it is until the number of shards changes"
-            );
+        // Replicas with and without an order exclude each other: each kind announces itself, by a lease
+        // or by consuming a queue, before it looks for the other.
+        match wanted {
+            Some(_) => self.no_unordered_replicas(consuming).await?,
+            None => self.announce_unordered(consuming).await?,
         }
-        Ok(Some(ShardAssignment::new(shards, draining, connection)))
+        let assigned = self.enter_layout(consuming, publishing, wanted).await;
+        if assigned.is_err() {
+            *self.announced.lock() = None;
+        } else if wanted.is_some() {
+            self.no_unordered_replicas(consuming).await?;
+        }
+        assigned
     }
 
     async fn keep(&self, assignment: &ShardAssignment, consuming: &Connection) -> String {

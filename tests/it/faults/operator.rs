@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::rig::{Plan, Rig, SOON};
-use crate::harness::connect;
+use crate::harness::{connect, eventually};
 
 /// How long a lock is held. `ECLUSA_TEST_LOCK_SECONDS=60` makes it as long as what is promised.
 fn held() -> Duration {
@@ -88,10 +88,11 @@ async fn a_locked_day_and_a_lock_timeout_cost_no_event_an_attempt() {
     assert_no_attempt_spent(&rig).await;
 }
 
-/// Inserts fail with 42804 (another type) and 428C9 (a generated column).
+/// Inserts fail with 42804 (another type), 428C9 (a generated column) and 23502 (a new column that must
+/// have a value).
 #[tokio::test]
 async fn a_changed_column_pauses_the_work_and_costs_no_event_an_attempt() {
-    const CHANGES: [(&str, &str, &str); 2] = [
+    const CHANGES: [(&str, &str, &str); 3] = [
         (
             "ALTER TABLE user_interactions ALTER source TYPE bytea USING convert_to(source, 'UTF8')",
             "42804",
@@ -103,6 +104,12 @@ async fn a_changed_column_pauses_the_work_and_costs_no_event_an_attempt() {
             "428C9",
             "ALTER TABLE user_interactions ALTER processed DROP EXPRESSION;
              ALTER TABLE user_interactions ALTER processed SET DEFAULT false",
+        ),
+        (
+            "ALTER TABLE user_interactions ADD tenant text NOT NULL DEFAULT '';
+             ALTER TABLE user_interactions ALTER tenant DROP DEFAULT",
+            "23502",
+            "ALTER TABLE user_interactions ALTER tenant SET DEFAULT ''",
         ),
     ];
     for plan in [Plan::full(), Plan::database()] {
@@ -118,7 +125,12 @@ async fn a_changed_column_pauses_the_work_and_costs_no_event_an_attempt() {
             // Long enough for two attempts, if they were spent.
             tokio::time::sleep(Duration::from_secs(2)).await;
             execute(&rig, undo).await;
-            rig.flows().await;
+            eventually(SOON, "the store's breaker closes", async || {
+                let store = [("breaker", "store")];
+                let state = rig.app.metric_with("eclusa_breaker_state", &store);
+                (state.await == 0.0).then_some(())
+            })
+            .await;
         }
         rig.settle().await.assert_all_rows();
         assert_no_attempt_spent(&rig).await;

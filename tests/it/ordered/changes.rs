@@ -268,6 +268,15 @@ async fn without_an_order_what_lies_in_the_shards_is_taken_all_the_same() {
     leave_a_backlog(&mut fleet).await;
     fleet.add(&broker, &[("broker.order", json!("none"))]).await;
     fleet.wait_rows(USERS * EACH).await;
+    let layouts = "SELECT count(*) FROM shard_layouts";
+    eventually(SOON, "the shards are worked off", async || {
+        let postgres = Postgres::shared().await;
+        let left: i64 = postgres.query(&fleet.database, layouts, &[]).await[0].get(0);
+        (left == 0).then_some(())
+    })
+    .await;
+    // It connects anew.
+    fleet.apps[0].wait_ready().await;
     // With an order again, it is waited for until nobody reads the queue without one.
     let ordered = App::builder()
         .postgres(&fleet.database)

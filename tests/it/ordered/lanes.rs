@@ -1,9 +1,11 @@
 //! Writes of one lane, in whichever process, draw their `id`s one after the other.
 
+use super::{Fleet, SOON, event};
 use crate::harness::{connect, eventually};
 use crate::store_contract::{event_of, postgres_store};
-use eclusa::event::Rows;
+use eclusa::event::{Rows, Shards};
 use eclusa::store::EventStore;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -36,4 +38,48 @@ async fn a_write_draws_no_ids_before_the_one_ahead_of_it_is_committed() {
     waiting.await.unwrap();
     let sequence = async |id| store.get(id).await.unwrap().unwrap().id;
     assert!(sequence(early).await < sequence(late).await);
+}
+
+/// Behind the lock of a replica that hangs, one shard waits; the others are written.
+#[tokio::test]
+async fn a_held_lane_holds_up_no_other() {
+    let settings = [("store.statement_timeout", json!("300ms"))];
+    let fleet = Fleet::start(1, &settings).await;
+    let shards = Shards {
+        count: 4,
+        prefetch: 1,
+    };
+    let of_shard = |wanted: usize| {
+        let mut users = (0..).map(|user| format!("u{user}"));
+        users.find(|user| shards.of_user(user) == wanted).unwrap()
+    };
+    let hang = connect(&fleet.database).await;
+    let lane = shards.lane_key("eclusa.events", 0);
+    let hold = format!("BEGIN; SELECT pg_advisory_xact_lock({lane})");
+    hang.batch_execute(&hold).await.unwrap();
+    let app = &fleet.apps[0];
+    let send = async |user: String| {
+        let sent = app.post("/v1/events", &event(&user, 0)).await;
+        assert_eq!(sent.status(), 202);
+    };
+    send(of_shard(0)).await;
+    let failures = async || {
+        let outages = [("outcome", "timeout")];
+        app.metric_with("eclusa_store_write_seconds_count", &outages)
+            .await
+    };
+    eventually(SOON, "more failures than open a breaker", async || {
+        (failures().await > 3.0).then_some(())
+    })
+    .await;
+    let store = [("breaker", "store")];
+    let opened = app.metric_with("eclusa_breaker_opened_total", &store).await;
+    assert_eq!(opened, 0.0);
+    for shard in 1..4 {
+        send(of_shard(shard)).await;
+    }
+    fleet.wait_rows(3).await;
+    hang.batch_execute("COMMIT").await.unwrap();
+    fleet.wait_rows(4).await;
+    assert_eq!(app.metric("eclusa_dead_letters").await, 0.0);
 }
