@@ -11,17 +11,19 @@ pub struct AdaptivePrefetch {
     most: u16,
     /// Bytes that all messages in hand may take.
     bytes: usize,
-    /// The estimated weight of a message: it grows at once and shrinks slowly.
-    typical: usize,
+    /// The running mean of the weight of messages.
+    mean: usize,
+    /// Messages that the mean is of, between the two bounds of [`MEAN_OF`].
+    mean_of: usize,
     /// The prefetch in force.
     now: u16,
     /// Messages seen since it changed.
     seen: usize,
 }
 
-/// How much of the distance a lighter message brings the estimate down: a sixteenth, so that a few
-/// dozen small messages make a window wide.
-const DECAY: usize = 16;
+/// Fewest and most messages that the mean is of. The fewest give way to what comes within a window;
+/// among the most a single large message among a thousand small ones changes no window.
+const MEAN_OF: (usize, usize) = (8, 256);
 
 impl AdaptivePrefetch {
     /// A window of at most `most` messages and `bytes` bytes. The first estimate of a message's
@@ -30,7 +32,8 @@ impl AdaptivePrefetch {
         let mut window = Self {
             most,
             bytes,
-            typical: assumed.max(1),
+            mean: assumed.max(1),
+            mean_of: MEAN_OF.0,
             now: 1,
             seen: 0,
         };
@@ -57,11 +60,18 @@ impl AdaptivePrefetch {
     /// Counts a message of this weight.
     pub fn saw(&mut self, weight: usize) {
         self.seen += 1;
-        self.typical = if weight >= self.typical {
-            weight
+        self.mean = if weight >= self.mean {
+            self.mean + (weight - self.mean) / self.mean_of
         } else {
-            self.typical - (self.typical - weight).div_ceil(DECAY)
+            self.mean - (self.mean - weight).div_ceil(self.mean_of)
         };
+        self.mean_of = (self.mean_of + 1).min(MEAN_OF.1);
+    }
+
+    /// Begins the mean anew with the message that exceeded the bound.
+    pub fn overflowed(&mut self, weight: usize) {
+        self.mean = self.mean.max(weight);
+        self.mean_of = MEAN_OF.0;
     }
 
     /// Whether the prefetch should change: at once when the window is twice too wide, and after a
@@ -79,7 +89,7 @@ impl AdaptivePrefetch {
     }
 
     fn wanted(&self) -> u16 {
-        let fit = self.bytes / self.typical.max(1);
+        let fit = self.bytes / self.mean.max(1);
         u16::try_from(fit).unwrap_or(u16::MAX).clamp(1, self.most)
     }
 }
@@ -89,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_messages_make_it_wide_and_large_ones_narrow_at_once() {
+    fn small_messages_make_it_wide_and_large_ones_narrow() {
         let mut window = AdaptivePrefetch::new(2_000, 16 << 20, 64 << 10);
         assert_eq!(window.prefetch(), 256);
         let mut seen = 0;
@@ -99,17 +109,45 @@ mod tests {
             assert!(seen <= 256, "a window of messages must be enough to see it");
         }
         window.adjust();
+        for _ in 0..4_000 {
+            window.saw(800);
+            if window.is_off() {
+                window.adjust();
+            }
+        }
         assert_eq!(window.prefetch(), 2_000);
-        window.saw(800);
-        assert!(!window.is_off());
-        window.saw(1 << 20);
-        assert!(window.is_off());
+        let mut large = 0;
+        while !window.is_off() {
+            window.saw(1 << 20);
+            large += 1;
+            assert!(large <= 8, "far fewer than fill the bound");
+        }
+        window.adjust();
+        assert!(window.prefetch() < 1_000);
+        window.overflowed(1 << 20);
         window.adjust();
         assert_eq!(window.prefetch(), 16);
-        window.saw(64 << 20);
+        window.overflowed(64 << 20);
         window.adjust();
         assert_eq!(window.prefetch(), 1, "larger than the bound: one at a time");
         assert!(!window.overflows(64 << 20), "narrower is not possible");
+    }
+
+    #[test]
+    fn a_rare_large_message_changes_no_window() {
+        let mut window = AdaptivePrefetch::new(2_000, 16 << 20, 64 << 10);
+        for _ in 0..4_000 {
+            window.saw(800);
+            if window.is_off() {
+                window.adjust();
+            }
+        }
+        for message in 0..10_000 {
+            let large = message % 1_000 == 0;
+            window.saw(if large { 1 << 20 } else { 800 });
+            assert!(!window.is_off(), "{message} {window:?}");
+        }
+        assert_eq!(window.prefetch(), 2_000);
     }
 
     #[test]

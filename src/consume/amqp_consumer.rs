@@ -276,6 +276,7 @@ impl AmqpConsumerParams {
             }
             overflowed = window.overflows(tracker.bytes());
             if overflowed {
+                window.overflowed(weight);
                 break;
             }
         }

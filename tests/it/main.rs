@@ -15,6 +15,7 @@
 )]
 
 mod amqp;
+mod amqp_window;
 mod batching;
 mod bench;
 mod chaos;
@@ -30,6 +31,7 @@ mod harness;
 mod harness_works;
 mod http_api;
 mod http_hostile;
+mod http_same_origin;
 mod isolation;
 mod manifests;
 mod openapi;
