@@ -303,8 +303,7 @@ async fn connect(params: &ConnectionParams) -> Result<Link, NotReady> {
 /// Both connections, with everything declared.
 async fn open(params: &ConnectionParams) -> lapin::Result<(Connection, Connection)> {
     let uri = uri(&params.settings)?;
-    // Without an answer the queues are declared without a limit argument, which every version takes.
-    let version = server_version::ask(&uri, Duration::from_secs(3)).await;
+    let version = server_version::ask(&uri, Duration::from_secs(3)).await?;
     log_version(version);
     let named = |name: &str| ConnectionProperties::default().with_connection_name(name.into());
     let consuming = Connection::connect_uri(uri.clone(), named("eclusa consuming")).await?;

@@ -12,6 +12,7 @@ use lapin::protocol::connection::AMQPMethod;
 use lapin::tcp::AMQPUriTcpExt;
 use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
+use std::io;
 use std::time::Duration;
 
 /// Major and minor version of the broker.
@@ -33,33 +34,41 @@ impl ServerVersion {
     }
 }
 
-/// Asks the broker, with TLS where the URI says so. `None` when it does not answer in time, or gives
-/// no version.
-pub async fn ask(uri: &AMQPUri, timeout: Duration) -> Option<ServerVersion> {
+/// Asks the broker, with TLS where the URI says so. `None` when it gives no version.
+///
+/// # Errors
+/// lapin's, and an I/O error when the broker does not answer in time. A queue must not be declared as if
+/// the broker were another one: its arguments stay.
+pub async fn ask(uri: &AMQPUri, timeout: Duration) -> lapin::Result<Option<ServerVersion>> {
     let asking = async {
-        let runtime = lapin::runtime::default_runtime().ok()?;
-        let mut stream = uri.connect_async(&runtime).await.ok()?;
-        stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
-        stream.flush().await.ok()?;
-        read_version(&mut stream).await
+        let runtime = lapin::runtime::default_runtime()?;
+        let mut stream = uri.connect_async(&runtime).await?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+        stream.flush().await?;
+        Ok(read_version(&mut stream).await?)
     };
-    tokio::time::timeout(timeout, asking).await.ok().flatten()
+    tokio::time::timeout(timeout, asking)
+        .await
+        .unwrap_or_else(|_| {
+            let message = format!("the broker does not answer within {timeout:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, message).into())
+        })
 }
 
-async fn read_version(stream: &mut (impl AsyncRead + Unpin)) -> Option<ServerVersion> {
+async fn read_version(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<ServerVersion>> {
     let mut head = [0; 7];
-    stream.read_exact(&mut head).await.ok()?;
+    stream.read_exact(&mut head).await?;
     // A method frame on channel 0, and its length.
     let [1, 0, 0, a, b, c, d] = head else {
-        return None;
+        return Ok(None);
     };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if length > MAX_FRAME {
-        return None;
+        return Ok(None);
     }
     let mut method = vec![0; length];
-    stream.read_exact(&mut method).await.ok()?;
-    version_in(&method)
+    stream.read_exact(&mut method).await?;
+    Ok(version_in(&method))
 }
 
 fn version_in(method: &[u8]) -> Option<ServerVersion> {
