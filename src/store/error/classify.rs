@@ -26,8 +26,9 @@ pub fn kind_of_sqlstate(code: &str) -> ErrorKind {
             // Lost connection; out of memory or connections.
             Some("08" | "53") => ErrorKind::Outage,
             // Access denied, no such database, no such schema, I/O error of the server; a schema
-            // that is not the one this release knows, or no permission for it.
-            Some("28" | "3D" | "3F" | "42" | "58") => ErrorKind::Operator,
+            // that is not the one this release knows, no permission for it, or objects of the
+            // operator's that depend on it.
+            Some("28" | "2B" | "3D" | "3F" | "42" | "58") => ErrorKind::Operator,
             // Wrong data, violated constraint, beyond what an index or a row can hold.
             Some("22" | "23" | "54") => ErrorKind::Poison,
             _ => ErrorKind::Transient,
@@ -49,6 +50,20 @@ pub(super) fn is_lock_or_time_limit(code: &str) -> bool {
 pub(super) fn is_stale_plan(error: &DbError) -> bool {
     *error.code() == SqlState::FEATURE_NOT_SUPPORTED
         && error.routine() == Some("RevalidateCachedQuery")
+}
+
+/// Whether a column must not be null that no event fills: the schema was changed, and every row is
+/// refused. The columns named here may be absent in an event.
+#[cfg(feature = "postgres")]
+pub(super) fn is_unfilled_column(error: &DbError) -> bool {
+    *error.code() == SqlState::NOT_NULL_VIOLATION
+        && error
+            .table()
+            .is_some_and(|table| table.starts_with("user_interactions"))
+        && !matches!(
+            error.column(),
+            Some("user_id" | "session_id" | "original_id")
+        )
 }
 
 /// Whether a row has no partition: PostgreSQL reports a violated check without a constraint's name.
@@ -202,8 +217,8 @@ mod tests {
             (
                 ErrorKind::Operator,
                 &[
-                    "42P01", "42501", "42703", "42804", "428C9", "42601", "3F000", "28000",
-                    "28P01", "3D000", "53100", "25006", "58030", "XX001",
+                    "2BP01", "42P01", "42501", "42703", "42804", "428C9", "42601", "3F000",
+                    "28000", "28P01", "3D000", "53100", "25006", "58030", "XX001",
                 ],
             ),
             (

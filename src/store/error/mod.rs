@@ -13,8 +13,8 @@ use classify::kind_of_sqlite_message;
 pub use classify::kind_of_sqlstate;
 #[cfg(feature = "postgres")]
 use classify::{
-    QUERY_CANCELED, is_lock_or_time_limit, is_stale_plan, kind_of_connection_error,
-    kind_of_postgres_message,
+    QUERY_CANCELED, is_lock_or_time_limit, is_stale_plan, is_unfilled_column,
+    kind_of_connection_error, kind_of_postgres_message,
 };
 use classify::{kind_of_diesel, without_quotes};
 use std::error::Error;
@@ -214,6 +214,8 @@ impl From<tokio_postgres::Error> for StoreError {
         let code = db.code().code().to_owned();
         let kind = if is_stale_plan(db) {
             ErrorKind::Outage
+        } else if is_unfilled_column(db) {
+            ErrorKind::Operator
         } else {
             kind_of_sqlstate(&code)
         };
@@ -235,6 +237,8 @@ impl From<tokio_postgres::Error> for StoreError {
                 format!("PostgreSQL refuses the data: {reason} (SQLSTATE {code})"),
             )
         } else {
+            // The message names no value of a row: those of classes 22 and 23 quote them, except
+            // for a column without a value.
             let message = format!("PostgreSQL: {} (SQLSTATE {code})", db.message());
             Self::new(kind, message).with_source(error)
         };

@@ -31,6 +31,7 @@ use super::{
     RowOutcome, StoreError, TailPosition,
 };
 use crate::event::{Event, Rows, StoredEvent};
+use crate::store::error::is_missing_partition;
 use async_trait::async_trait;
 use partitions::Partitions;
 use pool::Pools;
@@ -203,7 +204,15 @@ impl EventStore for PostgresStore {
             // The insert and its end are one message: a process that is stopped behind it holds no
             // lock. The transaction left over is empty.
             let transaction = client.transaction().await?;
-            transaction.batch_execute(&sql).await?;
+            match transaction.batch_execute(&sql).await {
+                // The next write makes it.
+                Err(error) if is_missing_partition(&error) => {
+                    self.partitions.forget();
+                    let message = "a partition of the event log is missing";
+                    return Err(StoreError::new(ErrorKind::Transient, message));
+                }
+                result => result?,
+            }
             transaction.rollback().await?;
             Ok(())
         });

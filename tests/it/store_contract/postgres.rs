@@ -299,7 +299,7 @@ async fn a_query_that_is_abandoned_keeps_no_connection_busy() {
     let store = PostgresStore::connect(&options).await.unwrap();
     let store: &dyn Store = &store;
     let ttl = Duration::from_secs(600);
-    let lease = store.acquire("a", "me", ttl).await.unwrap().unwrap();
+    store.acquire("a", "me", ttl).await.unwrap().unwrap();
     let mut blocking = connect(&url).await;
     let lock = blocking.transaction().await.unwrap();
     lock.batch_execute("LOCK TABLE user_interactions, leases IN ACCESS EXCLUSIVE MODE")
@@ -321,9 +321,8 @@ async fn a_query_that_is_abandoned_keeps_no_connection_busy() {
     reading.expect("a reader is free").unwrap();
     let marking = tokio::time::timeout(patient, store.mark_replayed(Vec::new())).await;
     marking.expect("a writer is free").unwrap();
-    let dropping = store.drop_next_day(&lease, 10_000);
-    let dropping = tokio::time::timeout(patient, dropping).await;
-    let _ = dropping.expect("one for maintenance is free").unwrap();
+    let holding = tokio::time::timeout(patient, store.due_days(10_000)).await;
+    holding.expect("one for maintenance is free").unwrap();
     let watcher = connect(&url).await;
     eventually(patient, "nothing waits in the server", async || {
         let sql = "SELECT count(*) FROM pg_stat_activity \
