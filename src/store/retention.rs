@@ -1,4 +1,4 @@
-//! Letting go of what is older than the log is to keep.
+//! Retention: deletion of events that are older than `store.retention`.
 //!
 //! On PostgreSQL an event with a UUIDv7 lies in the partition of the id's day, which goes as a
 //! whole when the day is older; all other events go by `received_at`. SQLite has one table, and all
@@ -37,7 +37,7 @@ impl Seen {
     }
 }
 
-/// Letting go of what is old. Ages are by the database's clock.
+/// Deletes old events. Ages are by the database's clock.
 #[async_trait]
 pub trait RetentionStore: Send + Sync {
     /// Makes the partitions of the coming days, where there are partitions.

@@ -103,6 +103,31 @@ async fn rows_the_store_refuses_stand_alone() {
     bench.no_restarts().await;
 }
 
+/// Not null is violated by some rows only, in a column and in a table of the operator's.
+#[tokio::test]
+async fn rows_that_lack_a_value_which_others_have_stand_alone() {
+    for change in [
+        "ALTER TABLE user_interactions ADD good text NOT NULL
+             GENERATED ALWAYS AS (nullif(event_type, 'bad')) STORED",
+        "CREATE TABLE user_interactions_audit (good text NOT NULL);
+         CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             INSERT INTO user_interactions_audit VALUES (nullif(NEW.event_type, 'bad'));
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER audit BEFORE INSERT ON user_interactions
+             FOR EACH ROW EXECUTE FUNCTION audit()",
+    ] {
+        for full in [true, false] {
+            let bench = bench(full, &[]).await;
+            bench.sql(change).await;
+            assert_eq!(bench.app.post("/v1/events", &mixed(20)).await.status(), 202);
+            bench.wait_for(18, "poison", 2.0).await;
+            bench.no_restarts().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_event_whose_writing_panics_every_time_is_put_aside() {
     let bench = bench(true, &[]).await;

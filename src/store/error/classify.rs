@@ -6,6 +6,10 @@ use std::error::Error;
 #[cfg(feature = "postgres")]
 use tokio_postgres::error::{DbError, SqlState};
 
+/// `not_null_violation`.
+#[cfg(feature = "postgres")]
+pub(super) const NOT_NULL_VIOLATION: &str = "23502";
+
 /// `query_canceled`: the statement ran into `statement_timeout`, or was cancelled by hand.
 #[cfg(feature = "postgres")]
 pub(super) const QUERY_CANCELED: &str = "57014";
@@ -50,20 +54,6 @@ pub(super) fn is_lock_or_time_limit(code: &str) -> bool {
 pub(super) fn is_stale_plan(error: &DbError) -> bool {
     *error.code() == SqlState::FEATURE_NOT_SUPPORTED
         && error.routine() == Some("RevalidateCachedQuery")
-}
-
-/// Whether a column must not be null that no event fills: the schema was changed, and every row is
-/// refused. The columns named here may be absent in an event.
-#[cfg(feature = "postgres")]
-pub(super) fn is_unfilled_column(error: &DbError) -> bool {
-    *error.code() == SqlState::NOT_NULL_VIOLATION
-        && error
-            .table()
-            .is_some_and(|table| table.starts_with("user_interactions"))
-        && !matches!(
-            error.column(),
-            Some("user_id" | "session_id" | "original_id")
-        )
 }
 
 /// Whether a row has no partition: PostgreSQL reports a violated check without a constraint's name.

@@ -13,7 +13,7 @@ use classify::kind_of_sqlite_message;
 pub use classify::kind_of_sqlstate;
 #[cfg(feature = "postgres")]
 use classify::{
-    QUERY_CANCELED, is_lock_or_time_limit, is_stale_plan, is_unfilled_column,
+    NOT_NULL_VIOLATION, QUERY_CANCELED, is_lock_or_time_limit, is_stale_plan,
     kind_of_connection_error, kind_of_postgres_message,
 };
 use classify::{kind_of_diesel, without_quotes};
@@ -151,6 +151,23 @@ impl StoreError {
         }
     }
 
+    /// Whether a column that must have a value got none.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_missing_value(&self) -> bool {
+        self.sqlstate() == Some(NOT_NULL_VIOLATION)
+    }
+
+    /// The same error as one that an operator must act on, with another sentence.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of_operator(self, message: String) -> Self {
+        Self {
+            kind: ErrorKind::Operator,
+            cause: Cause::RetriesExhausted,
+            message,
+            ..self
+        }
+    }
+
     /// No connection became free, or could be made, in time.
     #[cfg(feature = "postgres")]
     pub(crate) fn no_connection_within(limit: Duration) -> Self {
@@ -214,8 +231,6 @@ impl From<tokio_postgres::Error> for StoreError {
         let code = db.code().code().to_owned();
         let kind = if is_stale_plan(db) {
             ErrorKind::Outage
-        } else if is_unfilled_column(db) {
-            ErrorKind::Operator
         } else {
             kind_of_sqlstate(&code)
         };
@@ -237,8 +252,6 @@ impl From<tokio_postgres::Error> for StoreError {
                 format!("PostgreSQL refuses the data: {reason} (SQLSTATE {code})"),
             )
         } else {
-            // The message names no value of a row: those of classes 22 and 23 quote them, except
-            // for a column without a value.
             let message = format!("PostgreSQL: {} (SQLSTATE {code})", db.message());
             Self::new(kind, message).with_source(error)
         };

@@ -31,7 +31,6 @@ use super::{
     RowOutcome, StoreError, TailPosition,
 };
 use crate::event::{Event, Rows, StoredEvent};
-use crate::store::error::is_missing_partition;
 use async_trait::async_trait;
 use partitions::Partitions;
 use pool::Pools;
@@ -79,11 +78,16 @@ impl PostgresStore {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let new = self
+        let written = self
             .pools
-            .write(async |client| write::insert(client, &self.partitions, &rows, lane).await)
+            .write(async |client| {
+                match write::insert(client, &self.partitions, &rows, lane).await {
+                    Err(error) => Err(write::explained(client, error).await),
+                    result => result,
+                }
+            })
             .await?;
-        let Some(new) = new else {
+        let Some(new) = written else {
             return Ok(vec![RowOutcome::Stored; rows.len()]);
         };
         let mut new = new;
@@ -199,23 +203,9 @@ impl EventStore for PostgresStore {
 
     async fn write_probe(&self, rows: &[Event], lane: Option<i64>) -> Result<(), StoreError> {
         const LIMIT: Duration = Duration::from_secs(5);
-        let sql = write::probe(rows, lane);
-        let write = self.pools.write(async |client| {
-            // The insert and its end are one message: a process that is stopped behind it holds no
-            // lock. The transaction left over is empty.
-            let transaction = client.transaction().await?;
-            match transaction.batch_execute(&sql).await {
-                // The next write makes it.
-                Err(error) if is_missing_partition(&error) => {
-                    self.partitions.forget();
-                    let message = "a partition of the event log is missing";
-                    return Err(StoreError::new(ErrorKind::Transient, message));
-                }
-                result => result?,
-            }
-            transaction.rollback().await?;
-            Ok(())
-        });
+        let write = self
+            .pools
+            .write(async |client| write::probe(client, &self.partitions, rows, lane).await);
         match tokio::time::timeout(LIMIT, write).await {
             // A constraint or trigger of the operator's own refuses this row: others can be written.
             Ok(Err(error)) if !error.stops_all_writes() => Ok(()),

@@ -165,10 +165,63 @@ async fn execute(
     Ok(new.map(HashSet::from_iter))
 }
 
+/// Columns of the log that an insert leaves empty though they must have a value. With one of them no row
+/// can be written; a generated column, or one that a trigger may fill, is left out.
+const UNFILLED: &str = "\
+    SELECT string_agg(attname, ', ') FROM pg_attribute \
+    WHERE attrelid = 'user_interactions'::regclass AND attnum > 0 AND NOT attisdropped \
+      AND attnotnull AND NOT atthasdef AND attidentity = '' \
+      AND attname NOT IN ('id', 'transaction', 'timestamp', 'received_at', 'event_id', 'bucket', \
+                          'processed', 'source', 'producer', 'event_type', 'user_id', 'session_id', \
+                          'original_id', 'event_data') \
+      AND NOT EXISTS (SELECT FROM pg_trigger \
+                      WHERE tgrelid = 'user_interactions'::regclass AND NOT tgisinternal)";
+
+/// The error of a row that lacks a value, with the kind that it has when no event fills the column.
+pub(super) async fn explained(client: &deadpool_postgres::Client, error: StoreError) -> StoreError {
+    if !error.is_missing_value() {
+        return error;
+    }
+    let row = client.query_one(UNFILLED, &[]).await;
+    match row.and_then(|row| row.try_get::<_, Option<String>>(0)) {
+        Ok(Some(columns)) => error.of_operator(format!(
+            "user_interactions has columns that must have a value and that no event fills: {columns}; \
+             give them a default or drop NOT NULL"
+        )),
+        _ => error,
+    }
+}
+
+/// Writes rows like these and takes them back.
+pub(super) async fn probe(
+    client: &mut deadpool_postgres::Client,
+    partitions: &Partitions,
+    rows: &[Event],
+    lane: Option<i64>,
+) -> Result<(), StoreError> {
+    // The insert and its end are one message: a process that is stopped behind it holds no lock. The
+    // transaction left over is empty.
+    let transaction = client.transaction().await?;
+    let probed = transaction
+        .batch_execute(&probe_statements(rows, lane))
+        .await;
+    transaction.rollback().await?;
+    match probed {
+        Ok(()) => Ok(()),
+        Err(error) if is_missing_partition(&error) => {
+            // The next write makes it.
+            partitions.forget();
+            let message = "a partition of the event log is missing";
+            Err(StoreError::new(ErrorKind::Transient, message))
+        }
+        Err(error) => Err(explained(client, error.into()).await),
+    }
+}
+
 /// The statements of a write probe: a row of the log for each day of `rows`, or of no day, behind
 /// the lock of the lane, and the end of their transaction. A lock on the log, on a partition or of
 /// the lane stops them as it stops the rows. Types are as in [`INSERT`].
-pub(super) fn probe(rows: &[Event], lane: Option<i64>) -> String {
+fn probe_statements(rows: &[Event], lane: Option<i64>) -> String {
     let mut days: BTreeSet<NaiveDate> = rows.iter().map(|row| id::bucket(&row.event_id)).collect();
     if days.is_empty() {
         days.insert(id::UNORDERED);

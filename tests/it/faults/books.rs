@@ -1,4 +1,4 @@
-//! The ledgers, which balance at every scrape, whatever goes wrong meanwhile.
+//! The accounting, which balances at every scrape, whatever goes wrong meanwhile.
 
 use super::rig::{Plan, SOON};
 use crate::harness::{Metrics, eventually};
@@ -14,14 +14,14 @@ const OUTCOMES: &[&str] = &[
 ];
 
 fn assert_balanced(metrics: &Metrics) {
-    for ledger in ["intake", "consume"] {
+    for path in ["ingest", "consume"] {
         let events = |outcome| {
-            let labels = [("ledger", ledger), ("outcome", outcome)];
-            metrics.sum("eclusa_ledger_events_total", &labels)
+            let labels = [("path", path), ("outcome", outcome)];
+            metrics.sum("eclusa_accounted_events_total", &labels)
         };
-        let in_flight = metrics.sum("eclusa_events_in_flight", &[("ledger", ledger)]);
+        let in_flight = metrics.sum("eclusa_events_in_flight", &[("path", path)]);
         let settled: f64 = OUTCOMES.iter().map(|outcome| events(outcome)).sum();
-        assert_eq!(events("taken"), settled + in_flight, "{ledger}");
+        assert_eq!(events("taken"), settled + in_flight, "{path}");
     }
 }
 

@@ -97,7 +97,7 @@ async fn breakers_open_behind_what_is_away_and_close_again() {
     .await;
     // The demand has stopped: the queue keeps the backlog, the process does not.
     rig.load.taken_more(SOON, 2_000).await;
-    let consume = [("ledger", "consume")];
+    let consume = [("path", "consume")];
     let held = rig
         .app
         .metric_with("eclusa_events_in_flight", &consume)
