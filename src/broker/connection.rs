@@ -4,7 +4,6 @@
 //! Users of the broker watch [`LinkWatch`] for the connection in force.
 
 use super::server_version;
-use super::server_version::ServerVersion;
 use super::shard_assignment::{AssignShards, NotReady, ShardAssignment};
 use super::topology::Topology;
 use crate::config::broker::BrokerSettings;
@@ -25,7 +24,8 @@ use tokio::sync::{Notify, watch};
 /// Pause before asking again whether the shards may be used.
 const WAIT: Duration = Duration::from_secs(1);
 /// Shown while the link is not yet of use to publishers.
-const DRAINING: &str = "the shards of the former layout are worked off first";
+const CONNECTING: &str = "connecting to the broker";
+const DRAINING: &str = "the messages in the shards of the former layout are processed first";
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -195,7 +195,7 @@ impl BrokerConnection {
     /// The actor, not yet connected, where to watch for its link, and for what it waits for.
     pub fn new(params: ConnectionParams) -> (Self, LinkWatch, ConnectionWaiters) {
         let (link, watch) = watch::channel(None);
-        let (waiting, waits_for) = watch::channel(None);
+        let (waiting, waits_for) = watch::channel(Some(CONNECTING.to_owned()));
         let actor = Self {
             params,
             link: Arc::new(link),
@@ -232,11 +232,14 @@ async fn keep_connected(
     loop {
         failpoint::hit("broker_connection.connect");
         let connected = connect(&params).await;
+        let waited = waiting.borrow().clone();
         waiting.send_replace(match &connected {
             Err(NotReady::Waiting(reason)) => Some(reason.clone()),
             Err(NotReady::Store(error)) => Some(format!("the store: {error}")),
+            // What was in the way may be there still.
+            Err(NotReady::Broker(_)) => waited.clone().filter(|reason| reason != CONNECTING),
             Ok(link) if link.is_draining() => Some(DRAINING.to_owned()),
-            _ => None,
+            Ok(_) => None,
         });
         match connected {
             Ok(new) => {
@@ -256,7 +259,9 @@ async fn keep_connected(
                 }
             }
             Err(NotReady::Waiting(reason)) => {
-                tracing::warn!(reason, "connected to the broker, and waiting");
+                if waited.as_ref() != Some(&reason) {
+                    tracing::warn!(reason, "connected to the broker, and waiting");
+                }
                 tokio::time::sleep(WAIT).await;
                 continue;
             }
@@ -304,19 +309,16 @@ async fn connect(params: &ConnectionParams) -> Result<Link, NotReady> {
 async fn open(params: &ConnectionParams) -> lapin::Result<(Connection, Connection)> {
     let uri = uri(&params.settings)?;
     let version = server_version::ask(&uri, Duration::from_secs(3)).await?;
-    log_version(version);
+    tracing::debug!(
+        major = version.major,
+        minor = version.minor,
+        "broker version"
+    );
     let named = |name: &str| ConnectionProperties::default().with_connection_name(name.into());
     let consuming = Connection::connect_uri(uri.clone(), named("eclusa consuming")).await?;
     params.topology.declare(&consuming, version).await?;
     let publishing_connection = Connection::connect_uri(uri, named("eclusa publishing")).await?;
     Ok((consuming, publishing_connection))
-}
-
-fn log_version(version: Option<ServerVersion>) {
-    match version {
-        Some(ServerVersion { major, minor }) => tracing::debug!(major, minor, "broker version"),
-        None => tracing::debug!("the broker does not say its version"),
-    }
 }
 
 /// Bytes of the largest AMQP frame: what RabbitMQ offers unless it is told otherwise. lapin keeps room for
@@ -350,12 +352,8 @@ pub(crate) fn uri(settings: &BrokerSettings) -> lapin::Result<AMQPUri> {
 async fn lost(link: &Link, assigner: &dyn AssignShards) {
     let mut publishing = Box::pin(link.publishing_connection.events_listener());
     let mut consuming = Box::pin(link.consuming.events_listener());
-    let mut unassigned = std::pin::pin!(async {
-        match &link.assignment {
-            Some(assignment) => assigner.keep(assignment, &link.consuming).await,
-            None => std::future::pending().await,
-        }
-    });
+    let kept = assigner.keep(link.assignment.as_ref(), &link.consuming);
+    let mut unassigned = std::pin::pin!(kept);
     loop {
         let event = tokio::select! {
             event = publishing.next() => event,

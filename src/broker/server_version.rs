@@ -34,12 +34,12 @@ impl ServerVersion {
     }
 }
 
-/// Asks the broker, with TLS where the URI says so. `None` when it gives no version.
+/// Asks the broker, with TLS where the URI says so.
 ///
 /// # Errors
-/// lapin's, and an I/O error when the broker does not answer in time. A queue must not be declared as if
+/// lapin's, and an I/O error when the broker does not answer in time or names no version. A queue must not be declared as if
 /// the broker were another one: its arguments stay.
-pub async fn ask(uri: &AMQPUri, timeout: Duration) -> lapin::Result<Option<ServerVersion>> {
+pub async fn ask(uri: &AMQPUri, timeout: Duration) -> lapin::Result<ServerVersion> {
     let asking = async {
         let runtime = lapin::runtime::default_runtime()?;
         let mut stream = uri.connect_async(&runtime).await?;
@@ -55,20 +55,24 @@ pub async fn ask(uri: &AMQPUri, timeout: Duration) -> lapin::Result<Option<Serve
         })
 }
 
-async fn read_version(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<ServerVersion>> {
+async fn read_version(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ServerVersion> {
     let mut head = [0; 7];
     stream.read_exact(&mut head).await?;
     // A method frame on channel 0, and its length.
     let [1, 0, 0, a, b, c, d] = head else {
-        return Ok(None);
+        return Err(no_version());
     };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if length > MAX_FRAME {
-        return Ok(None);
+        return Err(no_version());
     }
     let mut method = vec![0; length];
     stream.read_exact(&mut method).await?;
-    Ok(version_in(&method))
+    version_in(&method).ok_or_else(no_version)
+}
+
+fn no_version() -> io::Error {
+    io::Error::other("the broker names no version in connection.start")
 }
 
 fn version_in(method: &[u8]) -> Option<ServerVersion> {

@@ -63,7 +63,7 @@ pub trait AssignShards: Send + Sync {
         publishing: &Connection,
     ) -> Result<Option<ShardAssignment>, NotReady>;
 
-    /// Keeps an assignment for as long as its connections are in use; returns the reason when it is no
-    /// longer in force.
-    async fn keep(&self, assignment: &ShardAssignment, consuming: &Connection) -> String;
+    /// Keeps what [`AssignShards::assign`] gave for as long as its connections are in use; returns the
+    /// reason when it is no longer in force.
+    async fn keep(&self, assignment: Option<&ShardAssignment>, consuming: &Connection) -> String;
 }

@@ -92,7 +92,7 @@ impl Topology {
     pub async fn declare(
         &self,
         connection: &Connection,
-        version: Option<ServerVersion>,
+        version: ServerVersion,
     ) -> lapin::Result<()> {
         let settings = &self.settings;
         let channel = connection.create_channel().await?;
@@ -104,7 +104,7 @@ impl Topology {
         )
         .await?;
 
-        let no_limit = version.is_some_and(ServerVersion::delivery_limit_can_be_switched_off);
+        let no_limit = version.delivery_limit_can_be_switched_off();
         queue(connection, &settings.dead_letter_queue, quorum(no_limit)).await?;
 
         let mut work = quorum(no_limit);

@@ -34,7 +34,7 @@ const PROGRAM: Program = Program {
     broker_version: |url| {
         async move {
             let uri: lapin::uri::AMQPUri = url.parse().ok()?;
-            let version = server_version::ask(&uri, VERSION_TIMEOUT).await.ok()??;
+            let version = server_version::ask(&uri, VERSION_TIMEOUT).await.ok()?;
             Some(format!("{}.{}", version.major, version.minor))
         }
         .boxed()

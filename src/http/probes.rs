@@ -127,7 +127,7 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
     }
     if let Some(up) = state.admission.broker_is_up() {
         // While the store stands in for the broker, events can be accepted all the same.
-        let needed = state.admission.refuses;
+        let needed = !state.admission.store_may_be_used();
         let detail = state.admission.broker_detail();
         part("broker", up, needed, detail);
     }

@@ -36,8 +36,13 @@ impl AdmissionControl {
         self.broker_is_up() != Some(true) && self.store_may_be_used()
     }
 
-    fn store_may_be_used(&self) -> bool {
-        self.broker.is_none() || !self.refuses
+    /// Whether events may be written to the store while the broker is away. Not while other replicas are
+    /// in the way: an event would overtake those in their queues.
+    pub fn store_may_be_used(&self) -> bool {
+        let Some((_, publisher)) = &self.broker else {
+            return true;
+        };
+        !self.refuses && publisher.waits_for().is_none()
     }
 
     /// Refuses at once what could only wait for a server that is away.
@@ -49,28 +54,30 @@ impl AdmissionControl {
         {
             return Ok(());
         }
-        let (servers, retry_after) = match &self.broker {
-            None => ("the store is away", self.store.retry_after()),
-            Some((breaker, _)) if !self.store_may_be_used() => {
-                ("the broker is away", breaker.retry_after())
+        let (reason, retry_after) = match &self.broker {
+            None => ("the store is away".to_owned(), self.store.retry_after()),
+            Some((breaker, publisher)) if !self.store_may_be_used() => {
+                let waiting = publisher.waits_for();
+                let reason = waiting.unwrap_or_else(|| "the broker is away".to_owned());
+                (reason, breaker.retry_after())
             }
             Some((breaker, _)) => (
-                "the broker and the store are away",
+                "the broker and the store are away".to_owned(),
                 breaker.retry_after().min(self.store.retry_after()),
             ),
         };
         Err(ServersAway {
-            servers,
+            reason,
             retry_after,
         })
     }
 }
 
 /// No event can be made durable now.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("{servers}")]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
 pub struct ServersAway {
-    servers: &'static str,
+    reason: String,
     /// The time until the next probe.
     pub retry_after: Duration,
 }

@@ -123,6 +123,7 @@ impl HttpIngest {
                         .flat_map(|line| line.pending.drain(..));
                     let waiting = publish_buffer.take().into_iter().chain(lines);
                     let deliveries = waiting.chain(self.pending.drain(..)).collect();
+                    let fallback = fallback.filter(|_| publisher.waits_for().is_none());
                     fall_back(fallback.as_ref(), deliveries, &self.params.metrics);
                     return;
                 }

@@ -23,7 +23,7 @@ struct RequestState {
     permit: Option<Permit>,
 }
 
-/// Takes the events into the ledger; from here on each is accounted for. The outcomes come through
+/// Accounts for the events from here on. The outcomes come through
 /// the receiver when the last event is settled, in the order of the events: by way of `completions`
 /// if the thread that waits has them.
 pub fn open(
@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn the_answer_comes_with_the_last_event_and_frees_the_bytes() {
         let budget = Budget::new(10);
-        let ledger = EventAccounting::default();
+        let account = EventAccounting::default();
         let permit = budget.try_take(10).unwrap();
-        let (deliveries, mut answer) = open(vec![event(), event()], ledger.clone(), permit, None);
+        let (deliveries, mut answer) = open(vec![event(), event()], account.clone(), permit, None);
         let mut deliveries = deliveries.into_iter();
         drop(deliveries.next());
         assert!(answer.try_recv().is_err());
@@ -106,6 +106,6 @@ mod tests {
             [Outcome::Returned, Outcome::Stored]
         );
         assert!(budget.try_take(10).is_some());
-        assert_eq!(ledger.in_flight(), 0);
+        assert_eq!(account.in_flight(), 0);
     }
 }

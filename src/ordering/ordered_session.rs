@@ -97,7 +97,7 @@ impl OrderedSession {
         };
         let sole = lock.is_sole(&link.consuming, queue).await;
         let tracker = Arc::new(AckTracker::ordered(
-            metrics.ledgers.consume.clone(),
+            metrics.accounting.consume.clone(),
             prefetch,
             lane,
         ));

@@ -61,7 +61,7 @@ impl ResharderParams {
         let settings = Arc::clone(&self.decoder.settings.get());
         let session = async |link: &Link| self.session(link).await;
         let failed = async |_: &Link, error: OrderedSessionError| {
-            tracing::warn!(%error, "sorting onto the shards was interrupted");
+            tracing::warn!(%error, "distributing to the shards was interrupted");
         };
         sessions::run(self.link.clone(), &settings.broker, session, failed).await;
     }
@@ -89,7 +89,7 @@ impl ResharderParams {
         let Some(session) = begun else {
             return Ok(Next::Session);
         };
-        tracing::info!(queue, "sorting onto the shards");
+        tracing::info!(queue, "distributing to the shards");
         let leave = async {
             self.lifecycle.reached(Phase::Draining).await;
             Ok(SessionEnd::Draining)

@@ -19,6 +19,7 @@ use crate::store::ShardLayoutStore;
 use crate::store::shard_layout::{LayoutEntry, Replica};
 use crate::supervision::failpoint;
 use async_trait::async_trait;
+use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable};
@@ -131,7 +132,7 @@ impl ShardAssigner {
             }
             LayoutEntry::Occupied { shards, replicas } => {
                 return Err(NotReady::Waiting(format!(
-                    "{replicas} replicas still run with {} shards; stop them first, and start all \
+                    "replicas still run with {} shards ({replicas}); stop them first, and start all \
                      replicas with the same broker.order and broker.shards",
                     shards.count
                 )));
@@ -140,7 +141,7 @@ impl ShardAssigner {
         if draining {
             tracing::warn!(
                 shards = shards.count,
-                "working off the shards of the former layout"
+                "processing the messages in the shards of the former layout"
             );
         } else if wanted.is_some_and(|wanted| wanted.prefetch != shards.prefetch) {
             tracing::warn!(
@@ -198,14 +199,23 @@ impl ShardAssigner {
         Ok(())
     }
 
+    /// Returns when the announcement has ended, as when its queue is deleted or the queue's node fails.
+    async fn keep_announced(&self) -> String {
+        let announced = self.announced.lock().take();
+        if let Some(mut consumer) = announced {
+            while let Some(Ok(_)) = consumer.next().await {}
+        }
+        format!("no longer a consumer of {}", self.unordered_queue())
+    }
+
     /// Waits a moment for replicas without an order, which may be about to find this one.
     async fn no_unordered_replicas(&self, connection: &Connection) -> Result<(), NotReady> {
         let queue = self.unordered_queue();
         match look_until(connection, &queue, |found| found.consumers == 0).await? {
             Some(found) if found.consumers > 0 => Err(NotReady::Waiting(format!(
-                "{} replicas without an order read {}; stop those with broker.order = \"none\" first",
-                found.consumers,
-                self.topology.queue()
+                "replicas without an order are connected ({}); stop those with broker.order = \"none\" \
+                 first",
+                found.consumers
             ))),
             _ => Ok(()),
         }
@@ -250,7 +260,7 @@ impl ShardAssigner {
         let next = self.topology.shards();
         self.store.replace(&self.key, shards, next).await?;
         failpoint::hit("shard_assigner.replaced");
-        Ok(Some("the former shards are worked off".to_owned()))
+        Ok(Some("the former shards are empty".to_owned()))
     }
 
     /// The reason to connect anew, if the lease is lost.
@@ -290,7 +300,10 @@ impl AssignShards for ShardAssigner {
         assigned
     }
 
-    async fn keep(&self, assignment: &ShardAssignment, consuming: &Connection) -> String {
+    async fn keep(&self, assignment: Option<&ShardAssignment>, consuming: &Connection) -> String {
+        let Some(assignment) = assignment else {
+            return self.keep_announced().await;
+        };
         loop {
             tokio::time::sleep(RENEW).await;
             let ended = if assignment.draining {

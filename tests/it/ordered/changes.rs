@@ -14,7 +14,7 @@ const EACH: usize = 20;
 fn with_shards(shards: usize) -> [(&'static str, Value); 2] {
     [
         ("broker.shards", json!(shards)),
-        ("broker.shard_prefetch", json!(100)),
+        ("broker.shard_prefetch", json!(50)),
     ]
 }
 
@@ -96,7 +96,7 @@ async fn while_others_run_with_another_number_a_replica_waits_and_says_so() {
         .rabbitmq(&fleet.broker)
         .set("broker.order", "user")
         .set("broker.shards", 8)
-        .set("broker.shard_prefetch", 100)
+        .set("broker.shard_prefetch", 50)
         .start()
         .await;
     let waits = async || {
@@ -116,6 +116,29 @@ async fn while_others_run_with_another_number_a_replica_waits_and_says_so() {
     fleet.in_order(USERS, 2 * EACH).await;
 }
 
+/// It would write events ahead of those in the shards, or to the store past them.
+#[tokio::test]
+async fn beside_an_order_a_replica_without_one_takes_no_event() {
+    let mut fleet = Fleet::start(1, &with_shards(4)).await;
+    let other = App::builder().postgres(&fleet.database);
+    let other = other.rabbitmq(&fleet.broker).start().await;
+    let refused = eventually(SOON, "it says what it waits for", async || {
+        let refused = other.post("/v1/events", &event("u0", 0)).await;
+        let status = refused.status().as_u16();
+        assert_eq!(status, 503);
+        let text = refused.text().await.unwrap();
+        text.contains("replicas still run").then_some(text)
+    })
+    .await;
+    assert!(!other.is_ready().await, "{refused}");
+    assert_eq!(fleet.count().await, 0);
+    fleet.apps[0].sigterm();
+    assert!(fleet.apps[0].wait_exit(SOON).await.success());
+    other.wait_ready().await;
+    let taken = other.post("/v1/events", &event("u0", 0)).await;
+    assert_eq!(taken.status(), 202);
+}
+
 #[tokio::test]
 async fn a_change_that_is_killed_midway_is_finished_by_the_next_start() {
     let mut fleet = Fleet::start(1, &with_shards(4)).await;
@@ -132,7 +155,7 @@ async fn a_change_that_is_killed_midway_is_finished_by_the_next_start() {
             .rabbitmq(&broker)
             .set("broker.order", "user")
             .set("broker.shards", shards)
-            .set("broker.shard_prefetch", 100)
+            .set("broker.shard_prefetch", 50)
             .env("ECLUSA_FAILPOINTS", point)
             .start()
             .await;
@@ -156,7 +179,7 @@ async fn of_two_changes_at_once_one_waits_until_the_other_is_over() {
             .rabbitmq(&broker)
             .set("broker.order", "user")
             .set("broker.shards", shards)
-            .set("broker.shard_prefetch", 100)
+            .set("broker.shard_prefetch", 50)
             .set("batch.max_wait", "100ms")
             .start()
     };
@@ -228,7 +251,7 @@ async fn a_replica_that_cannot_reach_the_store_keeps_its_shards() {
             .rabbitmq(&broker)
             .set("broker.order", "user")
             .set("broker.shards", shards)
-            .set("broker.shard_prefetch", 100)
+            .set("broker.shard_prefetch", 50)
             .set("batch.max_wait", "100ms")
             .set("store.statement_timeout", "2s")
             .start()
@@ -275,7 +298,14 @@ async fn without_an_order_what_lies_in_the_shards_is_taken_all_the_same() {
         (left == 0).then_some(())
     })
     .await;
-    // It connects anew.
+    // It connects anew, as it does when its announcement is lost.
+    fleet.apps[0].wait_ready().await;
+    let channel = confirming(&broker).await;
+    let announced = "eclusa.events.unordered";
+    let deleted = channel.queue_delete(announced.into(), QueueDeleteOptions::default());
+    deleted.await.unwrap();
+    let lost = "no longer a consumer of";
+    fleet.apps[0].wait_for_log(SOON, lost).await;
     fleet.apps[0].wait_ready().await;
     // With an order again, it is waited for until nobody reads the queue without one.
     let ordered = App::builder()

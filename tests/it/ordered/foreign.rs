@@ -141,7 +141,7 @@ async fn an_alarm_stores_messages_without_an_id_twice_at_most() {
         .set("broker.reconnect_max", "200ms")
         .start()
         .await;
-    app.wait_for_log(SOON, "sorting onto the shards was interrupted")
+    app.wait_for_log(SOON, "distributing to the shards was interrupted")
         .await;
     // Each look takes this tool longer than the pause between two attempts.
     for _ in 0..6 {
