@@ -190,7 +190,7 @@ impl Reign {
                 lease = params.name,
                 token = lease.token,
                 reason,
-                "leads no more"
+                "lease lost"
             );
             return End::Lost;
         }

@@ -339,7 +339,7 @@ async fn a_leader_that_wakes_up_too_late_drops_nothing() {
     wait_leads(&other).await;
     open.commit().await.unwrap();
     sleeper.resume();
-    sleeper.wait_for_log(SOON, "leads no more").await;
+    sleeper.wait_for_log(SOON, "lease lost").await;
     assert!(leads(&other).await && !leads(&sleeper).await);
     assert_eq!(log.rows().await, 4);
     let dropped = sleeper
@@ -364,12 +364,9 @@ async fn a_leader_that_wakes_up_too_late_deletes_nothing() {
     let left = log.rows().await;
     assert!(left > 2, "paused too late");
     sleeper.resume();
-    sleeper.wait_for_log(SOON, "leads no more").await;
+    sleeper.wait_for_log(SOON, "lease lost").await;
     // Between two slices it asks for the lease; within one PostgreSQL has ended its transaction.
-    let refused = [
-        "the lease is another's",
-        "retention did not come to its end",
-    ];
+    let refused = ["the lease is another's", "retention incomplete"];
     eventually(SOON, "its slice is refused", async || {
         let logs = sleeper.logs();
         refused
