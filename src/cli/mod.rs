@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Event processor: accepts events over HTTP and AMQP, durable before the answer, batched, and
-/// written to PostgreSQL or SQLite exactly once.
+/// Event processor: accepts events over HTTP and AMQP, durable before the response, writes them in
+/// batches to PostgreSQL or SQLite, and stores each event id once.
 ///
 /// Without a command it serves. Without settings it serves on 127.0.0.1:3000 and keeps its events
 /// in a SQLite file under ./data.

@@ -19,8 +19,8 @@ pub struct ServeArgs {
     /// Address to listen on; anything but loopback needs API keys
     #[arg(long)]
     bind: Option<IpAddr>,
-    /// Folder of the embedded mode's files
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory of the embedded mode's files
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 

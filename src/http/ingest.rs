@@ -177,7 +177,7 @@ async fn take(
         return Err(refused(Problem::overloaded(detail)));
     }
     state.accepted.inc_by(events.len() as u64);
-    let accounts = state.metrics.ledgers.ingest.clone();
+    let accounts = state.metrics.accounting.ingest.clone();
     let completions = Some(state.completions.clone());
     let (deliveries, outcomes) = request::open(events, accounts, permit, completions);
     // If the mailbox is full the message is dropped here, and its tickets settle the request.

@@ -59,7 +59,7 @@ struct EventListQuery {
 #[into_params(parameter_in = Query)]
 struct EventLookupQuery {
     /// How long to wait for the event to become readable, at most 60s.
-    #[param(pattern = r"^(0|[0-9]{1,5}ms|[0-9]{1,2}s)$", example = "500ms")]
+    #[param(pattern = r"^(0s|[0-9]{1,4}ms|[1-5]?[0-9]s|60s)$", example = "500ms")]
     wait: Option<String>,
 }
 
@@ -92,7 +92,7 @@ pub async fn list_events(
     caller.require(Scope::Read)?;
     let query: EventListQuery = parse_query(&request)?;
     let limit = limit(query.limit)?;
-    let before = cursor(query.cursor)?;
+    let before = cursor::<u64>(query.cursor)?.map(|id| i64::try_from(id).unwrap_or(i64::MAX));
     let filter = EventFilter {
         user_id: text("userId", query.user_id)?,
         event_type: text("eventType", query.event_type)?,
@@ -173,8 +173,14 @@ pub async fn get_event(
             })
         })
         .transpose()?
-        .unwrap_or_default()
-        .min(MAX_WAIT);
+        .unwrap_or_default();
+    if wait > MAX_WAIT {
+        return Err(Problem::bad_request(format!(
+            "wait is {}, but at most {}",
+            humantime::format_duration(wait),
+            humantime::format_duration(MAX_WAIT)
+        )));
+    }
     let given = path.into_inner();
     let of_caller = id::of_caller(&caller.producer, &given);
     // A derived id, as responses name it, is no caller's id; both are looked up.

@@ -184,7 +184,26 @@ async fn listings_filter_and_page_newest_first() {
         );
     }
     assert_eq!(app.get("/v1/events/none").await.status(), 404);
-    assert_eq!(app.get("/v1/events/none?wait=soon").await.status(), 400);
+    for bad in [
+        "/v1/events/none?wait=soon",
+        "/v1/events/none?wait=61s",
+        "/v1/events?cursor=-1",
+    ] {
+        assert_eq!(app.get(bad).await.status(), 400, "{bad}");
+    }
+    for (path, bad) in [
+        ("purge", json!({"limit": 0, "all": true})),
+        ("purge", json!({"limit": 10_001, "all": true})),
+        (
+            "purge",
+            json!([null, null, null, null, null, null, null, true, false]),
+        ),
+        ("replay", json!({"limit": 0})),
+        ("replay", json!([])),
+    ] {
+        let answer = app.post(&format!("/v1/dead-letters/{path}"), &bad).await;
+        assert_eq!(answer.status(), 400, "{path} {bad}");
+    }
 }
 
 #[tokio::test]
@@ -199,17 +218,17 @@ async fn metrics_pass_promtool_and_balance_under_load() {
     let scrapes = async {
         for _ in 0..50 {
             let metrics = app.metrics().await;
-            for ledger in ["intake", "consume"] {
+            for path in ["ingest", "consume"] {
                 let entry = |outcome| {
                     metrics.sum(
-                        "eclusa_ledger_events_total",
-                        &[("ledger", ledger), ("outcome", outcome)],
+                        "eclusa_accounted_events_total",
+                        &[("path", path), ("outcome", outcome)],
                     )
                 };
-                let all = metrics.sum("eclusa_ledger_events_total", &[("ledger", ledger)]);
+                let all = metrics.sum("eclusa_accounted_events_total", &[("path", path)]);
                 let settled = all - entry("taken");
-                let in_flight = metrics.sum("eclusa_events_in_flight", &[("ledger", ledger)]);
-                assert_eq!(entry("taken"), settled + in_flight, "{ledger}");
+                let in_flight = metrics.sum("eclusa_events_in_flight", &[("path", path)]);
+                assert_eq!(entry("taken"), settled + in_flight, "{path}");
             }
         }
     };

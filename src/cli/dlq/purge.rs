@@ -22,7 +22,7 @@ pub struct PurgeArgs {
     #[arg(long)]
     all: bool,
     /// At most this many, oldest first
-    #[arg(long, short = 'n', value_name = "NUMBER")]
+    #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Say how many would be deleted, and delete none
     #[arg(long)]

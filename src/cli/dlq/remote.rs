@@ -9,8 +9,9 @@ use crate::store::dead_letters::{DeadLetterFilter, DeadLetterState};
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 
-/// Largest limit that a request can carry.
-const MAX_LIMIT: u64 = i32::MAX as u64;
+/// Largest limit that a request can carry, for a replay and for a purge.
+const REPLAY_LIMIT: u64 = i32::MAX as u64;
+const PURGE_LIMIT: u64 = 10_000;
 
 /// One part of a replay: how many dead letters match the filter, and what was done.
 ///
@@ -23,7 +24,7 @@ pub async fn replay(server: &Server, replay: &Replay) -> anyhow::Result<(u64, Re
     };
     set("dryRun", replay.dry_run.into());
     if let Some(limit) = replay.limit {
-        set("limit", limit.min(MAX_LIMIT).into());
+        set("limit", limit.min(REPLAY_LIMIT).into());
     }
     if let Some(rate) = replay.rate {
         set("ratePerSecond", rate.into());
@@ -57,7 +58,7 @@ pub async fn purge(server: &Server, filter: &DeadLetterFilter, limit: u64) -> an
     let mut bar = None;
     loop {
         let mut body = members(filter);
-        body.insert("limit".to_owned(), (limit - purged).min(MAX_LIMIT).into());
+        body.insert("limit".to_owned(), (limit - purged).min(PURGE_LIMIT).into());
         body.insert("all".to_owned(), true.into());
         let body = serde_json::to_vec(&body)?;
         let reply: PurgeReply = server.post("/v1/dead-letters/purge", &body).await?;

@@ -27,7 +27,7 @@ pub struct ReplayArgs {
     #[command(flatten)]
     filter: DeadLetterFilterArgs,
     /// At most this many
-    #[arg(long, short = 'n', value_name = "NUMBER")]
+    #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Dead letters a second; 0 is unlimited (default: dead_letters.replay_rate)
     #[arg(long, value_name = "NUMBER")]

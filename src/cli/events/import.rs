@@ -195,7 +195,7 @@ async fn write(flow: &Flow, events: Vec<Event>) -> anyhow::Result<Option<Written
         .accepted
         .with_label_values(&["import"])
         .inc_by(events.len() as u64);
-    let accounts = flow.metrics.ledgers.ingest.clone();
+    let accounts = flow.metrics.accounting.ingest.clone();
     let (deliveries, outcomes) = request::open(events, accounts, permit, None);
     // If the accumulator crashes over the message, the tickets in it answer.
     let push = AccumulatorMessage::push(deliveries);

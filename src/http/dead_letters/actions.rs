@@ -25,7 +25,7 @@ use uuid::Uuid;
 /// How long one request replays before it responds with a cursor.
 const TIME: Duration = Duration::from_secs(20);
 /// Most dead letters that one request purges.
-const PURGE_LIMIT: u64 = 10_000;
+const PURGE_LIMIT: u32 = 10_000;
 
 /// Which dead letters to replay, and how. Parts that are not given do not filter.
 #[derive(Deserialize, ToSchema)]
@@ -51,7 +51,7 @@ struct ReplayBody {
     state: Option<String>,
     /// Most dead letters to replay.
     #[serde(default, deserialize_with = "whole")]
-    #[schema(minimum = 0, maximum = 2147483647)]
+    #[schema(minimum = 1, maximum = 2147483647)]
     limit: Option<u32>,
     /// Dead letters a second; 0 is unlimited. `dead_letters.replay_rate` unless given.
     #[serde(default, deserialize_with = "whole")]
@@ -89,9 +89,9 @@ struct PurgeBody {
     /// Only those in this state.
     #[schema(value_type = Option<schema::StateWord>)]
     state: Option<String>,
-    /// Most dead letters to delete; at most 10,000 at once.
+    /// Most dead letters to delete.
     #[serde(default, deserialize_with = "whole")]
-    #[schema(minimum = 0, maximum = 2147483647)]
+    #[schema(minimum = 1, maximum = 10000, default = 10000)]
     limit: Option<u32>,
     /// Confirms that all are to be deleted.
     #[serde(default)]
@@ -188,7 +188,7 @@ pub async fn post_replay(
     let replay = Replay {
         filter,
         cursor,
-        limit: body.limit.map(u64::from),
+        limit: limit(body.limit, i32::MAX.unsigned_abs())?,
         rate: body.rate_per_second,
         dry_run: body.dry_run,
         time: Some(TIME),
@@ -254,7 +254,7 @@ pub async fn post_purge(
              \"all\": true",
         ));
     }
-    let limit = body.limit.map_or(PURGE_LIMIT, u64::from).min(PURGE_LIMIT);
+    let limit = limit(body.limit, PURGE_LIMIT)?.unwrap_or(PURGE_LIMIT.into());
     let matched = matching(&state, &filter).await?;
     let purged = if body.dry_run {
         0
@@ -275,6 +275,15 @@ pub async fn post_purge(
     }))
 }
 
+fn limit(given: Option<u32>, most: u32) -> Result<Option<u64>, Problem> {
+    match given {
+        Some(limit) if limit == 0 || limit > most => Err(Problem::bad_request(format!(
+            "limit is {limit}, but must lie between 1 and {most}"
+        ))),
+        limit => Ok(limit.map(u64::from)),
+    }
+}
+
 async fn matching(state: &HttpState, filter: &DeadLetterFilter) -> Result<u64, Problem> {
     let count = state.letters.count_letters(filter).await;
     count.map_err(|error| unreadable(&error))
@@ -289,6 +298,10 @@ async fn read<T: serde::de::DeserializeOwned>(
         return Err(Problem::unsupported("the body must be one JSON object"));
     }
     let (bytes, _permit) = body::read(state, request, payload).await?;
+    // serde reads an array as a struct, too: its items as the fields in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::bad_request("the body must be one JSON object"));
+    }
     serde_json::from_slice(&bytes)
         .map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))
 }

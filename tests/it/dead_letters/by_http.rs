@@ -138,7 +138,7 @@ async fn what_makes_no_sense_is_refused() {
         ("replay", json!({"reason": "poison"}), "unknown field"),
         ("replay", json!({"cursor": "x"}), "cursor"),
         ("replay", json!({"ids": ["x"]}), "UUID"),
-        ("replay", json!([]), "cannot be read"),
+        ("replay", json!([]), "one JSON object"),
         ("purge", json!({}), "which dead letters"),
         (
             "purge",
