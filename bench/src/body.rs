@@ -22,7 +22,7 @@ const USER: usize = 4;
 const SESSION: usize = 6;
 const NUMBER: usize = 9;
 
-/// Makes UUIDv7 ids that nobody else makes: the time, and a counter that is this source's own.
+/// Makes UUIDv7 ids that no other source makes: the time, and a counter that is this source's own.
 #[derive(Debug)]
 pub struct Ids {
     random: [u8; 3],

@@ -63,7 +63,7 @@ pub struct BenchArgs {
     #[arg(long)]
     no_yardsticks: bool,
     /// Folder for SQLite files and logs meanwhile (default: the system's for temporary files)
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
     /// Write the report as JSON to this file, or to standard output (-) instead of the tables
     #[arg(long, value_name = "FILE")]

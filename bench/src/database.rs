@@ -118,7 +118,7 @@ impl Database {
         .await
     }
 
-    /// Drops it, whoever is still connected to it.
+    /// Drops it, and ends the connections to it.
     ///
     /// # Errors
     /// The server's, with the database's name.

@@ -43,7 +43,7 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await?.into_std()?;
         let address = listener.local_addr()?;
         let (open, state) = watch::channel(true);
-        // It ends when the sender is gone; nobody waits for it.
+        // It ends when the sender is dropped.
         drop(thread::run("bench-gate", async move || {
             keep(TcpListener::from_std(listener)?, server, state).await
         })?);

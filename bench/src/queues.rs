@@ -21,7 +21,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Names that nobody else uses.
+    /// Unique names.
     pub fn new() -> Self {
         Self {
             prefix: format!("eclusa-bench-{:08x}", rand::random::<u32>()),

@@ -84,7 +84,7 @@ impl Schedule {
 
     async fn next(&self) -> Option<Instant> {
         // Fair: turns are given out in the order in which they were asked for. Nothing is taken
-        // before this is through, so whoever stops waiting loses no turn.
+        // before this is through, so a waiter that stops loses no turn.
         self.due.acquire().await.ok()?.forget();
         let number = self.taken.fetch_add(1, Ordering::Relaxed);
         (number < self.total).then(|| self.turn(number))
@@ -104,7 +104,7 @@ impl Schedule {
                 given = due;
             }
             if tick().await.is_err() {
-                // Without a clock nobody would ever get a turn.
+                // Without a clock no waiter would get a turn.
                 self.due.close();
                 return;
             }

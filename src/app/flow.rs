@@ -244,7 +244,7 @@ impl ReplayFlow for Flow {
         events: Vec<Event>,
         permit: Permit,
     ) -> (Vec<Delivery>, oneshot::Receiver<Vec<Outcome>>) {
-        request::open(events, self.metrics.ledgers.ingest.clone(), permit, None)
+        request::open(events, self.metrics.accounting.ingest.clone(), permit, None)
     }
 
     async fn write(&self, deliveries: Vec<Delivery>) {
@@ -360,7 +360,7 @@ pub async fn report_totals(flow: &Flow) {
                 stored = totals.0,
                 duplicate = totals.1,
                 retried = totals.2,
-                in_flight = metrics.ledgers.in_flight(),
+                in_flight = metrics.accounting.in_flight(),
                 "totals since start"
             );
             reported = totals;

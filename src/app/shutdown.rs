@@ -49,8 +49,8 @@ async fn drain(flow: &Flow, deadline: Duration, stop: &mut StopSignals) {
     let settled = async {
         flow.partitions.drain().await;
         flow.lifecycle.released().await;
-        let ledgers = &flow.metrics.ledgers;
-        while ledgers.in_flight() > 0 {
+        let accounting = &flow.metrics.accounting;
+        while accounting.in_flight() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -58,7 +58,7 @@ async fn drain(flow: &Flow, deadline: Duration, stop: &mut StopSignals) {
         done = tokio::time::timeout(deadline, settled) => match done {
             Ok(()) => tracing::info!("drained"),
             Err(_) => tracing::error!(
-                in_flight = flow.metrics.ledgers.in_flight(),
+                in_flight = flow.metrics.accounting.in_flight(),
                 "not all events settled within shutdown.deadline; the rest returns to its source"
             ),
         },

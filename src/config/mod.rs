@@ -356,11 +356,11 @@ mod tests {
             ["broker.shard_prefetch, broker.max_message_bytes, ingest.max_in_flight"]
         );
         assert!(keys(&format!("{full}broker.prefetch = 5000")).is_empty());
-        // Of 1,000 messages of 64 KiB, and of 4 x 205 on the shards, with 205 that are sorted.
+        // Of 640 messages of 64 KiB: 4 x 128 on the shards, with 128 that are distributed to them.
         let sorted = format!("{full}broker.order = \"user\"\nbroker.shard_prefetch =");
-        assert!(keys(&format!("{sorted} 204")).is_empty());
+        assert!(keys(&format!("{sorted} 128")).is_empty());
         assert_eq!(
-            keys(&format!("{sorted} 205")),
+            keys(&format!("{sorted} 129")),
             ["broker.shard_prefetch, broker.max_message_bytes, ingest.max_in_flight"]
         );
         assert_eq!(

@@ -131,7 +131,7 @@ impl AmqpConsumerParams {
     ) -> Result<(), ConsumeError> {
         let channel = link.consuming.create_channel().await?;
         let tracker = Arc::new(AckTracker::new(
-            self.decoder.metrics.ledgers.consume.clone(),
+            self.decoder.metrics.accounting.consume.clone(),
         ));
         // Dropped before the channel.
         let open = CloseOnDrop(tracker.clone());

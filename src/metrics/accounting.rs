@@ -1,7 +1,7 @@
 //! Accounting of events: the number taken equals the sum of all outcomes plus the number in flight.
 //!
-//! A process keeps two ledgers: *intake* (HTTP and import; published or written directly) and
-//! *consume* (messages of the work queue). Taking and settling each change one ledger under its lock,
+//! A process accounts for two paths: *ingest* (HTTP and import; published or written directly) and
+//! *consume* (messages of the work queue). Taking and settling each change one account under its lock,
 //! and a scrape reads all figures under the same lock, so the accounting balances at every scrape.
 
 use crate::event::Outcome;
@@ -11,11 +11,11 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use std::collections::HashMap;
 use std::sync::Arc;
 
-const EVENTS: &str = "eclusa_ledger_events_total";
-const EVENTS_HELP: &str = "Events by ledger and outcome; `taken` counts accepted events and \
+const EVENTS: &str = "eclusa_accounted_events_total";
+const EVENTS_HELP: &str = "Events by path and outcome; `taken` counts accepted events and \
                            equals the sum of the others plus eclusa_events_in_flight.";
 const IN_FLIGHT: &str = "eclusa_events_in_flight";
-const IN_FLIGHT_HELP: &str = "Events taken and not yet settled, by ledger.";
+const IN_FLIGHT_HELP: &str = "Events taken and not yet settled, by path.";
 
 /// Label values, in the order of the counters.
 const OUTCOMES: [&str; 7] = [
@@ -47,7 +47,7 @@ struct Totals {
     in_flight: i64,
 }
 
-/// One ledger; clones share its totals.
+/// The account of one path; clones share its totals.
 #[derive(Clone, Default)]
 pub struct EventAccounting {
     totals: Arc<Mutex<Totals>>,
@@ -76,16 +76,16 @@ impl EventAccounting {
     }
 }
 
-/// The two ledgers of a process, exported as metrics.
+/// The accounts of both paths of a process, exported as metrics.
 #[derive(Clone)]
-pub struct Ledgers {
+pub struct PathAccounting {
     pub ingest: EventAccounting,
     pub consume: EventAccounting,
     events: Desc,
     in_flight: Desc,
 }
 
-impl Ledgers {
+impl PathAccounting {
     pub(super) fn new() -> prometheus::Result<Self> {
         let labels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Ok(Self {
@@ -94,25 +94,25 @@ impl Ledgers {
             events: Desc::new(
                 EVENTS.to_owned(),
                 EVENTS_HELP.to_owned(),
-                labels(&["ledger", "outcome"]),
+                labels(&["path", "outcome"]),
                 HashMap::new(),
             )?,
             in_flight: Desc::new(
                 IN_FLIGHT.to_owned(),
                 IN_FLIGHT_HELP.to_owned(),
-                labels(&["ledger"]),
+                labels(&["path"]),
                 HashMap::new(),
             )?,
         })
     }
 
-    /// Events in flight in both ledgers.
+    /// Events in flight on both paths.
     pub fn in_flight(&self) -> i64 {
         self.ingest.in_flight() + self.consume.in_flight()
     }
 }
 
-impl Collector for Ledgers {
+impl Collector for PathAccounting {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.events, &self.in_flight]
     }
@@ -120,14 +120,14 @@ impl Collector for Ledgers {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut events = Vec::new();
         let mut in_flight = Vec::new();
-        for (name, ledger) in [("intake", &self.ingest), ("consume", &self.consume)] {
-            let totals = ledger.totals.lock();
+        for (name, account) in [("ingest", &self.ingest), ("consume", &self.consume)] {
+            let totals = account.totals.lock();
             let rows = std::iter::once(("taken", totals.taken))
                 .chain(OUTCOMES.into_iter().zip(totals.outcomes));
             for (outcome, value) in rows {
-                events.push(counter(&[("ledger", name), ("outcome", outcome)], value));
+                events.push(counter(&[("path", name), ("outcome", outcome)], value));
             }
-            in_flight.push(gauge(&[("ledger", name)], totals.in_flight));
+            in_flight.push(gauge(&[("path", name)], totals.in_flight));
         }
         vec![
             family(EVENTS, EVENTS_HELP, MetricType::COUNTER, events),
@@ -200,12 +200,12 @@ mod tests {
 
     #[test]
     fn the_accounting_balances_under_concurrent_updates() {
-        let ledgers = Ledgers::new().unwrap();
-        let ledger = ledgers.ingest.clone();
+        let accounting = PathAccounting::new().unwrap();
+        let account = accounting.ingest.clone();
         let worker = std::thread::spawn(move || {
             for n in 0..10_000 {
-                ledger.take(1);
-                ledger.settle(if n % 3 == 0 {
+                account.take(1);
+                account.settle(if n % 3 == 0 {
                     Outcome::Stored
                 } else {
                     Outcome::Returned
@@ -213,11 +213,11 @@ mod tests {
             }
         });
         while !worker.is_finished() {
-            let totals = ledgers.ingest.totals.lock();
+            let totals = accounting.ingest.totals.lock();
             let settled: u64 = totals.outcomes.iter().sum();
             assert_eq!(totals.taken as i64, settled as i64 + totals.in_flight);
         }
         worker.join().unwrap();
-        assert_eq!(ledgers.in_flight(), 0);
+        assert_eq!(accounting.in_flight(), 0);
     }
 }

@@ -3,7 +3,7 @@
 pub mod accounting;
 mod by_type;
 
-pub use accounting::{EventAccounting, Ledgers};
+pub use accounting::{EventAccounting, PathAccounting};
 pub use by_type::StoredByType;
 
 use crate::event::{Cause, Source, Trigger};
@@ -72,8 +72,8 @@ macro_rules! metrics {
         /// All metrics of the process, registered once.
         pub struct Metrics {
             registry: Registry,
-            /// Accounting of events by ledger and outcome.
-            pub ledgers: Ledgers,
+            /// Accounting of events by path and outcome.
+            pub accounting: PathAccounting,
             /// Stored events by type.
             pub stored_by_type: StoredByType,
             $(#[doc = $help] pub $field: $kind,)*
@@ -90,11 +90,11 @@ macro_rules! metrics {
                     let $field = <$kind as Build>::build($name, $help.trim(), &[$($label),*], $buckets)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
-                let ledgers = Ledgers::new()?;
-                registry.register(Box::new(ledgers.clone()))?;
+                let accounting = PathAccounting::new()?;
+                registry.register(Box::new(accounting.clone()))?;
                 let stored_by_type = StoredByType::new()?;
                 registry.register(Box::new(stored_by_type.clone()))?;
-                let metrics = Self { registry, ledgers, stored_by_type, $($field,)* };
+                let metrics = Self { registry, accounting, stored_by_type, $($field,)* };
                 metrics.begin_series();
                 Ok(metrics)
             }

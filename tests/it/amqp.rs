@@ -64,10 +64,10 @@ impl Bench {
     /// Waits until so many events have been consumed.
     pub async fn wait_taken(&self, count: f64) {
         eventually(SOON, "the messages are consumed", async || {
-            let consumed = [("ledger", "consume"), ("outcome", "taken")];
+            let consumed = [("path", "consume"), ("outcome", "taken")];
             let taken = self
                 .app
-                .metric_with("eclusa_ledger_events_total", &consumed);
+                .metric_with("eclusa_accounted_events_total", &consumed);
             (taken.await >= count).then_some(())
         })
         .await;

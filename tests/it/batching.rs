@@ -62,9 +62,9 @@ async fn a_hundred_at_once_make_one_batch_by_size_and_a_new_size_needs_no_restar
     // Seven wait in the open batch while its bounds change; they must not get lost over it.
     assert_eq!(app.post("/v1/events", &events(7)).await.status(), 202);
     eventually(SOON, "they are consumed", async || {
-        let consumed = [("ledger", "consume"), ("outcome", "taken")];
+        let consumed = [("path", "consume"), ("outcome", "taken")];
         let taken = app
-            .metric_with("eclusa_ledger_events_total", &consumed)
+            .metric_with("eclusa_accounted_events_total", &consumed)
             .await;
         (taken == 107.0).then_some(())
     })
@@ -119,8 +119,8 @@ async fn publish_all(vhost: &str, count: usize, event_type: impl Fn(usize) -> &'
 
 async fn consumed(app: &App, count: f64) {
     eventually(SOON, "they are consumed", async || {
-        let consumed = [("ledger", "consume"), ("outcome", "taken")];
-        let taken = app.metric_with("eclusa_ledger_events_total", &consumed);
+        let consumed = [("path", "consume"), ("outcome", "taken")];
+        let taken = app.metric_with("eclusa_accounted_events_total", &consumed);
         (taken.await >= count).then_some(())
     })
     .await;
@@ -294,9 +294,9 @@ async fn sigterm_lets_the_open_batch_go() {
     app.wait_ready().await;
     assert_eq!(app.post("/v1/events", &events(5)).await.status(), 202);
     eventually(SOON, "they are consumed", async || {
-        let consumed = [("ledger", "consume"), ("outcome", "taken")];
+        let consumed = [("path", "consume"), ("outcome", "taken")];
         let taken = app
-            .metric_with("eclusa_ledger_events_total", &consumed)
+            .metric_with("eclusa_accounted_events_total", &consumed)
             .await;
         (taken == 5.0).then_some(())
     })

@@ -99,7 +99,7 @@ async fn ask(connection: &mut Connection, request: &[u8], ids: Option<&[Uuid]>) 
     }
 }
 
-/// Whether an answer names these ids, in this order, and says of none that it was put aside.
+/// Whether an answer names these ids, in this order, and reports none as dead-lettered.
 fn names_all(body: &[u8], ids: &[Uuid]) -> bool {
     const MEMBER: &[u8] = b"\"id\":\"";
     let mut rest = body;

@@ -51,7 +51,7 @@ pub struct Sent {
     pub refused: u64,
     /// Requests without an answer.
     pub broken: u64,
-    /// Answers with 2xx that do not name the ids they answer for, or say that they were put aside.
+    /// Answers with 2xx that do not name the ids they answer for, or report them as dead-lettered.
     pub strange: u64,
     /// From the intended time to the answer, for requests that were accepted.
     pub latency: Latency,
@@ -111,7 +111,7 @@ struct Shared {
     stop: Arc<AtomicBool>,
 }
 
-/// Ends the threads when nobody waits for them any more.
+/// Ends the threads when it is dropped.
 struct StopOnDrop(Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {

@@ -17,10 +17,7 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 /// An event as any handler would have it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(
-    dead_code,
-    reason = "read, since an event's fields must be; kept by nobody"
-)]
+#[expect(dead_code, reason = "read, since an event's fields must be; not used")]
 struct Item<'a> {
     id: Uuid,
     #[serde(borrow)]
