@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Shortest pause between looks at the clock.
 const SHORTEST_TICK: Duration = Duration::from_micros(50);
 
-/// Permits that stand for no turn. Whoever gets one asks no more, so this is the number of takers
+/// Permits that stand for no turn. A taker that gets one stops, so this is the number of takers
 /// that a schedule may have.
 const AT_THE_END: usize = 1_000_000;
 

@@ -21,7 +21,7 @@ pub fn run<T: Send + 'static>(
                 .build()
                 .context("cannot start a runtime")
                 .and_then(|runtime| runtime.block_on(work()));
-            // Nobody waits any more when the run was broken off.
+            // The receiver is gone when the run was interrupted.
             let _ = sender.send(outcome);
         })
         .context("cannot start a thread")?;

@@ -114,7 +114,7 @@ async fn consume(
     let mut count = 0;
     let mut last = 0;
     while !enough(count) {
-        // Whoever publishes may have ended meanwhile.
+        // The publisher may have ended meanwhile.
         let next = tokio::time::timeout(Duration::from_millis(100), consumer.next());
         let Ok(delivery) = next.await else { continue };
         last = delivery
