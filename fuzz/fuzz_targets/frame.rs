@@ -1,7 +1,8 @@
 //! A frame, that is, a message that claims to be Eclusa's own.
 #![no_main]
 
-use eclusa::broker::message::{self, DecodeOptions};
+use eclusa::broker::contents::DecodeOptions;
+use eclusa::broker::message;
 use eclusa::config::broker::MissingId;
 use eclusa::event::frame;
 use eclusa::event::item::ItemLimits;

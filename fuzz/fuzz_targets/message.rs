@@ -1,7 +1,8 @@
 //! A message of another publisher: one event, an array, the NestJS envelope.
 #![no_main]
 
-use eclusa::broker::message::{self, DecodeOptions};
+use eclusa::broker::contents::DecodeOptions;
+use eclusa::broker::message;
 use eclusa::config::broker::MissingId;
 use eclusa::event::item::ItemLimits;
 use lapin::BasicProperties;
