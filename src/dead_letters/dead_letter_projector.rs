@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::retry::policy;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::{DeadLetterStore, StoreError};
-use crate::supervision::{Backoff, Lifecycle, Phase, failpoint};
+use crate::supervision::{Backoff, Lifecycle, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use futures::StreamExt;
 use lapin::Channel;
@@ -58,10 +58,7 @@ impl Actor for DeadLetterProjector {
             async move {
                 let lifecycle = params.lifecycle.clone();
                 // May end at any point: what is not acknowledged is delivered again.
-                tokio::select! {
-                    () = params.run() => {}
-                    () = lifecycle.reached(Phase::Draining) => {}
-                }
+                lifecycle.unless_draining(params.run()).await;
             }
             .into_actor(self),
         );

@@ -5,6 +5,7 @@ use crate::store::{ErrorKind, StoreError};
 use actix_web::error::QueryPayloadError;
 use actix_web::{HttpRequest, web};
 use chrono::{DateTime, Utc};
+use std::fmt::Display;
 use std::str::FromStr;
 
 /// Items on a page unless the query asks for another number.
@@ -27,12 +28,19 @@ pub(super) fn parse_query<T: serde::de::DeserializeOwned>(
 
 /// The size of a page.
 pub(super) fn limit(given: Option<usize>) -> Result<usize, Problem> {
-    let limit = given.unwrap_or(DEFAULT_LIMIT);
-    if (1..=MAX_LIMIT).contains(&limit) {
+    check_limit(given.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)
+}
+
+/// A limit that lies between 1 and `most`.
+pub(super) fn check_limit<T>(limit: T, most: T) -> Result<T, Problem>
+where
+    T: PartialOrd + From<u8> + Display,
+{
+    if limit >= T::from(1) && limit <= most {
         return Ok(limit);
     }
     Err(Problem::bad_request(format!(
-        "limit is {limit}, but must lie between 1 and {MAX_LIMIT}"
+        "limit is {limit}, but must lie between 1 and {most}"
     )))
 }
 

@@ -8,10 +8,9 @@
 use crate::metrics::Metrics;
 use crate::store::LeaseStore;
 use crate::store::leases::Lease;
-use crate::supervision::{Backoff, Lifecycle, Phase};
+use crate::supervision::{Backoff, Lifecycle};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use prometheus::IntGauge;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -137,7 +136,7 @@ impl Reign {
         let mut backoff = Backoff::new(Duration::from_millis(200), self.params.ttl);
         loop {
             let asked = Instant::now();
-            match self.unless_draining(self.acquire()).await {
+            match self.params.lifecycle.unless_draining(self.acquire()).await {
                 None => return,
                 Some(Ok(Some(lease))) => {
                     backoff.reset();
@@ -183,7 +182,11 @@ impl Reign {
         let tenure = Tenure { reign: self, gauge };
         tenure.gauge.set(1);
         self.lease.send_replace(Some(lease.clone()));
-        let ended = self.unless_draining(self.keep(&lease, asked)).await;
+        let ended = self
+            .params
+            .lifecycle
+            .unless_draining(self.keep(&lease, asked))
+            .await;
         drop(tenure);
         if let Some(reason) = ended {
             tracing::warn!(
@@ -229,15 +232,13 @@ impl Reign {
         }
     }
 
-    async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            done = work => Some(done),
-            () = self.params.lifecycle.reached(Phase::Draining) => None,
-        }
-    }
-
     async fn pause(&self, pause: Duration) -> End {
-        match self.unless_draining(tokio::time::sleep(pause)).await {
+        match self
+            .params
+            .lifecycle
+            .unless_draining(tokio::time::sleep(pause))
+            .await
+        {
             Some(()) => End::Lost,
             None => End::Draining,
         }

@@ -8,7 +8,7 @@ use super::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::leases::{Fenced, Lease};
 use crate::store::{ErrorKind, RetentionStore, StoreError};
-use crate::supervision::{Backoff, Lifecycle, Phase, failpoint};
+use crate::supervision::{Backoff, Lifecycle, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,10 +57,7 @@ impl Actor for Retention {
         ctx.spawn(
             async move {
                 let lifecycle = params.lifecycle.clone();
-                tokio::select! {
-                    () = params.run() => {}
-                    () = lifecycle.reached(Phase::Draining) => {}
-                }
+                lifecycle.unless_draining(params.run()).await;
             }
             .into_actor(self),
         );

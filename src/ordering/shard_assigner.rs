@@ -163,7 +163,7 @@ impl ShardAssigner {
             None => Ok(()),
             Some(_) => Err(NotReady::Waiting(format!(
                 "the queue {record} is the record of an earlier release, which kept the layout of \
-                 the shards on the broker. Let the replicas of that release work off their shards, \
+                 the shards on the broker. Let the replicas of that release empty their shards, \
                  stop them, delete {record} and, if it exists, {record}.change, and start again"
             ))),
         }
@@ -231,7 +231,8 @@ impl ShardAssigner {
                     self.topology.queue()
                 )))
             }
-            found => Ok(found.map(|_| ())?),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
         }
     }
 

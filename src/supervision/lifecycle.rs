@@ -55,6 +55,14 @@ impl Lifecycle {
         let _ = phases.wait_for(|phase| *phase >= at_least).await;
     }
 
+    /// Does `work`, or gives it up when the process stops; `None` then.
+    pub async fn unless_draining<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.reached(Phase::Draining) => None,
+        }
+    }
+
     /// Keeps the process from ending, within its deadline, until the hold is dropped.
     pub fn hold(&self) -> Hold {
         self.holds.send_modify(|holds| *holds += 1);

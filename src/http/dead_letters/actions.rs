@@ -10,7 +10,7 @@ use crate::dead_letters::replay::{NotReplayed, Replay};
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::body;
-use crate::http::listing::{cursor, unreadable};
+use crate::http::listing::{check_limit, cursor, unreadable};
 use crate::http::openapi::problems::ActionProblems;
 use crate::http::openapi::schema;
 use crate::http::problem::Problem;
@@ -24,8 +24,9 @@ use uuid::Uuid;
 
 /// How long one request replays before it responds with a cursor.
 const TIME: Duration = Duration::from_secs(20);
-/// Most dead letters that one request purges.
-const PURGE_LIMIT: u32 = 10_000;
+/// Most dead letters that one request replays, as [`whole`] reads it, and that one purges.
+const REPLAY_LIMIT: u64 = i32::MAX as u64;
+const PURGE_LIMIT: u64 = 10_000;
 
 /// Which dead letters to replay, and how. Parts that are not given do not filter.
 #[derive(Deserialize, ToSchema)]
@@ -188,7 +189,7 @@ pub async fn post_replay(
     let replay = Replay {
         filter,
         cursor,
-        limit: limit(body.limit, i32::MAX.unsigned_abs())?,
+        limit: limit(body.limit, REPLAY_LIMIT)?,
         rate: body.rate_per_second,
         dry_run: body.dry_run,
         time: Some(TIME),
@@ -254,7 +255,7 @@ pub async fn post_purge(
              \"all\": true",
         ));
     }
-    let limit = limit(body.limit, PURGE_LIMIT)?.unwrap_or(PURGE_LIMIT.into());
+    let limit = limit(body.limit, PURGE_LIMIT)?.unwrap_or(PURGE_LIMIT);
     let matched = matching(&state, &filter).await?;
     let purged = if body.dry_run {
         0
@@ -275,13 +276,10 @@ pub async fn post_purge(
     }))
 }
 
-fn limit(given: Option<u32>, most: u32) -> Result<Option<u64>, Problem> {
-    match given {
-        Some(limit) if limit == 0 || limit > most => Err(Problem::bad_request(format!(
-            "limit is {limit}, but must lie between 1 and {most}"
-        ))),
-        limit => Ok(limit.map(u64::from)),
-    }
+fn limit(given: Option<u32>, most: u64) -> Result<Option<u64>, Problem> {
+    given
+        .map(|limit| check_limit(limit.into(), most))
+        .transpose()
 }
 
 async fn matching(state: &HttpState, filter: &DeadLetterFilter) -> Result<u64, Problem> {

@@ -123,7 +123,17 @@ async fn a_changed_column_pauses_the_work_and_costs_no_event_an_attempt() {
                 .await;
             assert!(line.contains("\"kind\":\"operator\""), "{line}");
             // Long enough for two attempts, if they were spent.
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            let last = || {
+                let logs = rig.app.logs().into_iter();
+                logs.rev().find(|line| line.contains("probe failed"))
+            };
+            for _ in 0..2 {
+                let before = last();
+                eventually(SOON, "the store is probed", async || {
+                    (last() != before).then_some(())
+                })
+                .await;
+            }
             execute(&rig, undo).await;
             eventually(SOON, "the store's breaker closes", async || {
                 let store = [("breaker", "store")];
