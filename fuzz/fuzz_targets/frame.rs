@@ -1,32 +1,20 @@
 //! A frame, that is, a message that claims to be Eclusa's own.
 #![no_main]
 
-use eclusa::broker::contents::DecodeOptions;
+mod options;
+
 use eclusa::broker::message;
-use eclusa::config::broker::MissingId;
 use eclusa::event::frame;
-use eclusa::event::item::ItemLimits;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use libfuzzer_sys::fuzz_target;
+use options::options;
 
 fuzz_target!(|bytes: &[u8]| {
-    let options = DecodeOptions {
-        limits: ItemLimits {
-            max_depth: 16,
-            max_field_bytes: 256,
-            accept_days: 400,
-        },
-        max_event_bytes: None,
-        max_items: 1_000,
-        producer: "p".into(),
-        missing_id: MissingId::Random,
-        again: None,
-    };
     let mut headers = FieldTable::default();
     headers.insert(frame::VERSION_HEADER.into(), AMQPValue::LongLongInt(1));
     let properties = BasicProperties::default().with_headers(headers);
-    let contents = message::read(bytes, &properties, &options);
+    let contents = message::read(bytes, &properties, &options());
     assert!(
         !contents.events.is_empty() || !contents.bad.is_empty(),
         "a frame that gives neither an event nor a dead letter is lost"
