@@ -72,6 +72,7 @@ pub mod batch;
 pub mod retry;
 #[cfg(feature = "service")]
 pub mod dead_letters;
+pub mod followers;
 pub mod maintenance;
 #[cfg(feature = "service")]
 pub mod broker;

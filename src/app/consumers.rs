@@ -1,7 +1,6 @@
 //! Starting the consumers: without an order channels that share the work queue, with an order one
 //! consumer for each shard and the resharder.
 
-use super::starter::Starter;
 use crate::batch::batch_accumulator::BatchAccumulator;
 use crate::batch::writer_partitions::WriterPartitions;
 use crate::broker::{LinkWatch, Publisher};
@@ -13,7 +12,7 @@ use crate::ordering::shard_balancer::ShardBalancer;
 use crate::ordering::shard_consumer::ShardConsumer;
 use crate::ordering::{resharder, shard_consumer};
 use crate::retry::breaker::Breaker;
-use crate::supervision::Mailbox;
+use crate::supervision::{Mailbox, Starter};
 use actix_rt::Arbiter;
 use std::sync::Arc;
 

@@ -2,7 +2,6 @@
 
 use super::consumers;
 use super::consumers::Consumers;
-use super::starter::Starter;
 use super::writers::Writers;
 use crate::batch::messages::AccumulatorMessage;
 use crate::batch::writer_partitions::WriterPartitions;
@@ -18,6 +17,7 @@ use crate::dead_letters::replay::{ReplayFlow, ReplayTarget, Replayer};
 use crate::event::budget::{Budget, Permit};
 use crate::event::read_waiters::ReadWaiters;
 use crate::event::{Delivery, Event, Outcome};
+use crate::followers::{FollowerOptions, Followers, RunningFollowers};
 use crate::ingest::IngestQueue;
 use crate::ingest::http_ingest::IngestTarget;
 use crate::ingest::publish_buffer::PublishBuffer;
@@ -32,8 +32,10 @@ use crate::retry::breaker::{Breaker, BreakerProbe};
 use crate::retry::policy;
 use crate::retry::retry_supervisor;
 use crate::retry::retry_supervisor::RetrySupervisor;
-use crate::store::{DeadLetterStore, EventStore, ShardLayoutStore, Store};
-use crate::supervision::{HealthBoard, Lifecycle, Mailbox};
+use crate::store::{
+    CommitLog, DeadLetterStore, EventStore, FollowerStore, ShardLayoutStore, Store,
+};
+use crate::supervision::{HealthBoard, Lifecycle, Mailbox, Starter};
 use actix_rt::Arbiter;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -64,6 +66,12 @@ pub struct Flow {
     pub broker_breaker: Option<Breaker>,
     /// Readers that wait for events.
     pub read_waiters: ReadWaiters,
+    /// The followers, and the end of the log.
+    pub followers: RunningFollowers,
+    /// Their records.
+    pub follower_store: Arc<dyn FollowerStore>,
+    /// The log in the order of commits.
+    pub log: Arc<dyn CommitLog>,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -84,29 +92,38 @@ impl Flow {
     /// Starts all actors but those of the HTTP workers. Full mode needs the layouts of shards.
     ///
     /// # Errors
-    /// When the metrics cannot be registered, which is a defect.
-    pub fn start(
+    /// When a follower cannot be declared; when the metrics cannot be registered, which is a defect.
+    pub async fn start(
         live: &LiveSettings,
         store: Arc<dyn Store>,
         layouts: Option<Arc<dyn ShardLayoutStore>>,
+        followers: Followers,
     ) -> anyhow::Result<Self> {
         let letters: Arc<dyn DeadLetterStore> = store.clone();
         let whole = Arc::clone(&store);
         let store: Arc<dyn EventStore> = store;
         let settings = Arc::clone(&live.get());
         let metrics = Arc::new(Metrics::new()?);
-        let starter = Starter {
-            metrics: Arc::clone(&metrics),
-            health: HealthBoard::default(),
-            lifecycle: Lifecycle::default(),
+        let starter = Starter::new(Arc::clone(&metrics));
+        let options = FollowerOptions {
+            lease_ttl: settings.store.lease_ttl,
+            connections: settings.followers.connections,
         };
+        let followers = followers
+            .start(Arc::clone(&whole), options, &starter)
+            .await?;
         let bytes = usize::try_from(settings.ingest.max_in_flight.as_u64()).unwrap_or(usize::MAX);
         let budget = Budget::new(bytes);
         let read_waiters = ReadWaiters::default();
         let work = Arbiter::new();
         let broker = Arbiter::new();
         let store_breaker = Breaker::new("store", &metrics);
-        let mut probes = vec![starter.probe(&work, &store_breaker, probe_of_store(&store))];
+        let mut probes = vec![start_probe(
+            &starter,
+            &work,
+            &store_breaker,
+            probe_of_store(&store),
+        )];
 
         let (publisher, link, connection) = match layouts.filter(|_| settings.mode() == Mode::Full)
         {
@@ -127,7 +144,7 @@ impl Flow {
                     available.then_some(()).ok_or_else(|| reason.to_owned()),
                 ))
             });
-            probes.push(starter.probe(&broker, &breaker, probe));
+            probes.push(start_probe(&starter, &broker, &breaker, probe));
             breaker
         });
 
@@ -148,6 +165,7 @@ impl Flow {
             breaker: &store_breaker,
             retry: &retry,
             read_waiters: &read_waiters,
+            commits: &followers.commits,
         }
         .start(publisher.as_ref().and_then(Publisher::shards));
 
@@ -190,6 +208,9 @@ impl Flow {
             store_breaker,
             broker_breaker,
             read_waiters,
+            followers,
+            follower_store: whole.clone(),
+            log: whole,
             budget,
             health: starter.health,
             lifecycle: starter.lifecycle,
@@ -227,6 +248,7 @@ impl Flow {
         };
         Replayer {
             letters: Arc::clone(&self.letters),
+            followers: Arc::clone(&self.follower_store),
             target,
             flow: Arc::new(self.clone()),
             settings: live.clone(),
@@ -252,6 +274,17 @@ impl ReplayFlow for Flow {
         let push = AccumulatorMessage::push(deliveries);
         let _ = self.partitions.any().send(push).await;
     }
+}
+
+fn start_probe(
+    starter: &Starter,
+    arbiter: &Arbiter,
+    breaker: &Breaker,
+    probe: Arc<breaker::Probe>,
+) -> Mailbox<BreakerProbe> {
+    let (mailbox, inbox) = starter.mailbox("breaker_probe", 0, 1);
+    starter.start(arbiter, inbox, BreakerProbe::new(breaker.clone(), probe));
+    mailbox
 }
 
 fn probe_of_store(store: &Arc<dyn EventStore>) -> Arc<breaker::Probe> {
@@ -323,7 +356,7 @@ fn start_retention(
 ) -> (Mailbox<Leader>, Mailbox<Retention>) {
     let arbiter = Arbiter::new();
     let (actor, leadership) = Leader::new(leader::LeaderParams {
-        name: retention::LEASE,
+        name: retention::LEASE.to_owned(),
         ttl: settings.store.lease_ttl,
         store: store.clone(),
         lifecycle: starter.lifecycle.clone(),
@@ -336,6 +369,7 @@ fn start_retention(
         leadership,
         store: store.clone(),
         keep: settings.store.retention,
+        hold: settings.followers.hold_days,
         lifecycle: starter.lifecycle.clone(),
         metrics: Arc::clone(&starter.metrics),
     };

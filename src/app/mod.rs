@@ -6,11 +6,11 @@ pub mod flow;
 pub mod reload;
 pub mod signals;
 pub mod shutdown;
-mod starter;
 pub mod store;
 mod writers;
 
 use crate::config::{LiveSettings, Settings, Sources};
+use crate::followers::Followers;
 use crate::http;
 use crate::http::HttpState;
 use crate::http::dead_letters::count::DeadLetterCount;
@@ -54,6 +54,7 @@ impl App {
         settings: Settings,
         sources: Sources,
         log: LogControl,
+        followers: Followers,
     ) -> anyhow::Result<Self> {
         let listener = bind(&settings)?;
         let port = listener.local_addr()?.port();
@@ -65,7 +66,7 @@ impl App {
             store.void_leases().await?;
         }
         let live = LiveSettings::new(settings);
-        let flow = Flow::start(&live, store, layouts)?;
+        let flow = Flow::start(&live, store, layouts, followers).await?;
         let server = serve(listener, &live, &flow)?;
         Ok(Self {
             flow,
@@ -167,6 +168,9 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
                 refuses,
             },
             read_waiters: shared.read_waiters.clone(),
+            followers: shared.followers.clone(),
+            follower_store: Arc::clone(&shared.follower_store),
+            log: Arc::clone(&shared.log),
             budget: shared.budget.clone(),
             health: shared.health.clone(),
             lifecycle: shared.lifecycle.clone(),

@@ -82,6 +82,8 @@ fn postgres_options(settings: &Settings) -> PostgresOptions {
     PostgresOptions {
         write_connections: settings.batch.writers,
         read_connections: settings.store.read_connections,
+        follower_connections: settings.followers.connections,
+        lease_ttl: settings.store.lease_ttl,
         acquire_timeout: settings.store.acquire_timeout,
         statement_timeout: settings.store.statement_timeout,
         ..PostgresOptions::new(&settings.store.url)

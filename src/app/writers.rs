@@ -1,6 +1,5 @@
 //! Starts the accumulators and their writers.
 
-use super::starter::Starter;
 use crate::batch::batch_accumulator;
 use crate::batch::batch_accumulator::BatchAccumulator;
 use crate::batch::db_writer::DbWriter;
@@ -10,11 +9,12 @@ use crate::batch::writer_partitions::WriterPartitions;
 use crate::config::{Mode, Settings};
 use crate::event::Shards;
 use crate::event::read_waiters::ReadWaiters;
+use crate::followers::CommitSignal;
 use crate::ingest::IngestQueue;
 use crate::retry::breaker::Breaker;
 use crate::retry::retry_supervisor::RetrySupervisor;
 use crate::store::EventStore;
-use crate::supervision::Mailbox;
+use crate::supervision::{Mailbox, Starter};
 use actix_rt::Arbiter;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -34,6 +34,7 @@ pub(super) struct Writers<'a> {
     pub(super) breaker: &'a Breaker,
     pub(super) retry: &'a Mailbox<RetrySupervisor>,
     pub(super) read_waiters: &'a ReadWaiters,
+    pub(super) commits: &'a CommitSignal,
 }
 
 impl Writers<'_> {
@@ -84,6 +85,7 @@ impl Writers<'_> {
                     + settings.store.write_margin,
                 release_after: settings.broker.release_after,
                 read_waiters: self.read_waiters.clone(),
+                commits: self.commits.clone(),
                 metrics: Arc::clone(&starter.metrics),
             };
             starter.start(self.arbiter, inbox, DbWriter::new(params));

@@ -66,6 +66,7 @@ impl BatchWrite {
             match result {
                 Ok(outcomes) => {
                     failpoint::hit("db_writer.after_commit");
+                    self.params.commits.raise();
                     self.params.breaker.succeeded();
                     self.backoff.reset();
                     self.settle(&rows, &outcomes);
@@ -249,12 +250,11 @@ impl BatchWrite {
     /// Counts first: a caller that is told that its event is stored may read the metrics next.
     fn settle(&mut self, rows: &Rows, outcomes: &[RowOutcome]) {
         self.count(rows, outcomes);
-        for (offset, (event, outcome)) in rows.iter().zip(outcomes).enumerate() {
+        for (offset, outcome) in outcomes.iter().enumerate() {
             let outcome = match outcome {
                 RowOutcome::Stored => Outcome::Stored,
                 RowOutcome::Duplicate { .. } => Outcome::Duplicate,
             };
-            self.params.read_waiters.announce(&event.event_id);
             if let Some(ack) = self.take(rows, offset) {
                 ack.span
                     .in_scope(|| tracing::debug!(outcome = outcome.as_str(), "settled"));

@@ -148,10 +148,11 @@ mod tests {
     use crate::event::read_waiters::ReadWaiters;
     use crate::event::{CallerMode, Delivery, Event, Origin, Outcome, Rows, StoredEvent, Ticket};
     use crate::event::{Trigger, frame};
+    use crate::followers::CommitSignal;
     use crate::metrics::Metrics;
     use crate::retry::breaker::Breaker;
     use crate::store::EventStore;
-    use crate::store::{Count, CountBy, EventFilter, Page, RowOutcome, StoreError, TailPosition};
+    use crate::store::{Count, CountBy, EventFilter, Page, RowOutcome, StoreError};
     use crate::supervision::mailbox::mailbox;
     use crate::supervision::{HealthBoard, Lifecycle, RestartPolicy, supervise};
     use async_trait::async_trait;
@@ -186,20 +187,6 @@ mod tests {
             _: usize,
         ) -> Result<Page, StoreError> {
             Ok(Page::default())
-        }
-        async fn tail_from_now(&self) -> Result<TailPosition, StoreError> {
-            Ok(TailPosition {
-                transaction: 0,
-                id: 0,
-            })
-        }
-        async fn tail(
-            &self,
-            _: &EventFilter,
-            after: TailPosition,
-            _: usize,
-        ) -> Result<(Vec<StoredEvent>, TailPosition), StoreError> {
-            Ok((Vec::new(), after))
         }
         async fn count_by(&self, _: CountBy, _: &EventFilter) -> Result<Vec<Count>, StoreError> {
             Ok(Vec::new())
@@ -253,6 +240,7 @@ mod tests {
             write_timeout: Duration::from_secs(60),
             release_after: Duration::from_secs(60),
             read_waiters: ReadWaiters::default(),
+            commits: CommitSignal::default(),
             metrics: Arc::clone(&metrics),
         };
         let lifecycle = Lifecycle::default();

@@ -3,6 +3,7 @@
 use super::messages::AccumulatorMessage;
 use crate::config::retry::RetrySettings;
 use crate::event::read_waiters::ReadWaiters;
+use crate::followers::CommitSignal;
 use crate::metrics::Metrics;
 use crate::retry::breaker::Breaker;
 use crate::retry::retry_supervisor::RetrySupervisor;
@@ -36,5 +37,7 @@ pub struct DbWriterParams {
     pub release_after: Duration,
     /// Readers that wait for events.
     pub read_waiters: ReadWaiters,
+    /// Wakes the followers of the log.
+    pub commits: CommitSignal,
     pub metrics: Arc<Metrics>,
 }

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod config;
 pub mod dlq;
 pub mod events;
+pub mod followers;
 pub mod migrate;
 mod output;
 pub mod serve;
@@ -111,6 +112,9 @@ enum Command {
     /// Import, follow and count events
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// List followers of the log, and pause, resume, rebuild or skip them
+    #[command(subcommand)]
+    Followers(followers::FollowersCommand),
     /// List, show, replay, purge and export dead letters
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -147,6 +151,7 @@ pub fn run() -> ExitCode {
         Some(Command::Migrate) => migrate::run(&cli.global),
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
+        Some(Command::Followers(command)) => followers::run(&cli.global, command),
         Some(Command::Dlq(command)) => dlq::run(&cli.global, command),
         #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench::run(&cli.global, args),

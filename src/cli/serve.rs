@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use crate::app::App;
 use crate::app::signals::{ReloadSignal, StopSignals};
 use crate::config::{Mode, Settings, layers};
+use crate::followers::Followers;
 use crate::logging;
 use clap::Args;
 use std::net::IpAddr;
@@ -57,7 +58,7 @@ pub fn run(global: &GlobalArgs, args: &ServeArgs) -> anyhow::Result<ExitCode> {
         // Before anything that takes time: waiting for a database must be interruptible too.
         let (mut stop, reload) = (StopSignals::install()?, ReloadSignal::install()?);
         let app = tokio::select! {
-            app = App::build(settings.clone(), sources, log) => app?,
+            app = App::build(settings.clone(), sources, log, Followers::new()) => app?,
             () = stop.requested() => return Ok(ExitCode::SUCCESS),
         };
         println!("{}", welcome(&settings, app.port()));

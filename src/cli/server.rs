@@ -127,6 +127,9 @@ impl Server {
             StatusCode::OK | StatusCode::ACCEPTED => serde_json::from_slice(&text)
                 .map(Ok)
                 .context("the server's response is not Eclusa's"),
+            StatusCode::NO_CONTENT => serde_json::from_slice(b"null")
+                .map(Ok)
+                .context("the server's response is not Eclusa's"),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 Ok(Err(String::from_utf8_lossy(&text).into_owned()))
             }

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod batch;
 pub mod broker;
 pub mod dead_letters;
+pub mod followers;
 pub mod http;
 pub mod ingest;
 pub mod layers;
@@ -69,6 +70,7 @@ pub struct Settings {
     pub broker: broker::BrokerSettings,
     pub retry: retry::RetrySettings,
     pub dead_letters: dead_letters::DeadLetterSettings,
+    pub followers: followers::FollowerSettings,
     /// API keys and their scopes.
     pub auth: auth::AuthSettings,
     pub log: log::LogSettings,
@@ -170,6 +172,7 @@ impl Settings {
         self.broker.validate(&mut found);
         self.retry.validate(&mut found);
         self.dead_letters.validate(&mut found);
+        self.followers.validate(&mut found);
         self.auth.validate(&mut found);
         self.log.validate(&mut found);
         self.shutdown.validate(&mut found);

@@ -133,6 +133,14 @@ pub fn of_failed_event(event: &Event) -> Uuid {
     )
 }
 
+/// The id of the dead letter of an event that a follower cannot apply: the same each time it fails there.
+pub fn of_follower_letter(follower: &str, event: Uuid) -> Uuid {
+    derive(
+        "letter of follower",
+        &[follower.as_bytes(), event.as_bytes()],
+    )
+}
+
 /// The id of the dead letter of a message, or of one item of it, that is not an event. `message` is
 /// what tells it from others with the same bytes.
 pub fn of_failed_message(message: &str, item: Option<usize>, body: &[u8]) -> Uuid {

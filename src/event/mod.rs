@@ -18,7 +18,7 @@ pub mod read_waiters;
 pub mod shards;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -38,6 +38,8 @@ pub enum Source {
     Amqp,
     /// `eclusa events import`.
     Import,
+    /// Recorded inside a transaction of the producer's own, by `eclusa_record` or the library.
+    Sql,
 }
 
 impl Source {
@@ -47,12 +49,13 @@ impl Source {
             Source::Http => "http",
             Source::Amqp => "amqp",
             Source::Import => "import",
+            Source::Sql => "sql",
         }
     }
 
     /// The reverse of [`Source::as_str`].
     pub fn parse(word: &str) -> Option<Self> {
-        [Source::Http, Source::Amqp, Source::Import]
+        [Source::Http, Source::Amqp, Source::Import, Source::Sql]
             .into_iter()
             .find(|source| source.as_str() == word)
     }
@@ -115,7 +118,7 @@ impl Event {
 }
 
 /// An event as read from the log.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredEvent {
     /// Position in the log: order of arrival, with gaps.
@@ -124,7 +127,7 @@ pub struct StoredEvent {
     #[serde(rename = "id")]
     pub event_id: Uuid,
     /// The caller's id, when it was not a UUID.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_id: Option<String>,
     pub producer: String,
     pub user_id: Option<String>,

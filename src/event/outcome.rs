@@ -22,12 +22,14 @@ pub enum Cause {
     Rejected,
     /// Dead-lettered by the broker: it was delivered more often than a policy allows.
     DeliveryLimit,
+    /// A follower of the log cannot apply it. The event itself is in the log.
+    Follower,
     /// It was on the dead-letter queue without a cause that this release knows.
     Unknown,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 10] = [
+    pub const ALL: [Cause; 11] = [
         Cause::Malformed,
         Cause::Invalid,
         Cause::Poison,
@@ -37,6 +39,7 @@ impl Cause {
         Cause::Expired,
         Cause::Rejected,
         Cause::DeliveryLimit,
+        Cause::Follower,
         Cause::Unknown,
     ];
 
@@ -52,6 +55,7 @@ impl Cause {
             Cause::Expired => "expired",
             Cause::Rejected => "rejected",
             Cause::DeliveryLimit => "delivery_limit",
+            Cause::Follower => "follower",
             Cause::Unknown => "unknown",
         }
     }

@@ -159,6 +159,24 @@ pub fn items(body: &[u8], shape: Shape, max_items: usize) -> Result<Items<'_>, P
     Ok(Items { items, single })
 }
 
+/// Reads a body that is one JSON object.
+pub(super) async fn object<T: serde::de::DeserializeOwned>(
+    request: &HttpRequest,
+    state: &HttpState,
+    payload: web::Payload,
+) -> Result<T, Problem> {
+    if shape(request)? != Shape::Json {
+        return Err(Problem::unsupported("the body must be one JSON object"));
+    }
+    let (bytes, _permit) = read(state, request, payload).await?;
+    // serde reads an array as a struct, too: its items as the fields in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::bad_request("the body must be one JSON object"));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

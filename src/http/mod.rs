@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 pub mod dead_letters;
+pub mod followers;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 pub mod ingest;
@@ -19,11 +20,12 @@ use crate::config::LiveSettings;
 use crate::dead_letters::replay::Replayer;
 use crate::event::budget::Budget;
 use crate::event::read_waiters::ReadWaiters;
+use crate::followers::RunningFollowers;
 use crate::ingest::admission::AdmissionControl;
 use crate::ingest::completions::Completions;
 use crate::ingest::http_ingest::HttpIngest;
 use crate::metrics::Metrics;
-use crate::store::{DeadLetterStore, EventStore};
+use crate::store::{CommitLog, DeadLetterStore, EventStore, FollowerStore};
 use crate::supervision::{HealthBoard, Lifecycle, Mailbox};
 use actix_web::http::Method;
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route, guard, web};
@@ -57,6 +59,12 @@ pub struct HttpState {
     pub admission: AdmissionControl,
     /// Readers that wait for an event.
     pub read_waiters: ReadWaiters,
+    /// The end of the log.
+    pub followers: RunningFollowers,
+    /// The followers' records.
+    pub follower_store: Arc<dyn FollowerStore>,
+    /// The log in the order of commits.
+    pub log: Arc<dyn CommitLog>,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -98,6 +106,13 @@ fn table(metrics: &Arc<Metrics>) -> Vec<Site> {
         site("/v1/dead-letters/replay").post(dead_letters::actions::post_replay),
         site("/v1/dead-letters/purge").post(dead_letters::actions::post_purge),
         site("/v1/dead-letters/{id}").get(dead_letters::get),
+        site("/v1/followers").get(followers::list),
+        site("/v1/followers/{name}").get(followers::get),
+        site("/v1/followers/{name}/pause").post(followers::actions::pause),
+        site("/v1/followers/{name}/resume").post(followers::actions::resume),
+        site("/v1/followers/{name}/rebuild").post(followers::actions::rebuild),
+        site("/v1/followers/{name}/skip").post(followers::actions::skip),
+        site("/v1/followers/{name}/remove").post(followers::actions::remove),
         open("/health/live").get(probes::live),
         open("/health/ready").get(probes::ready),
         site("/metrics").get(probes::metrics),

@@ -24,8 +24,10 @@ const FIRST_STEP: usize = 16;
 const EVENT_FRAME: usize = 300;
 /// Longest wait for an event to become readable.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// How often the store is asked for an event that another replica may write.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often the store is asked although the end of the log stands still.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Shortest time between two looks of one reader, in a log that moves all the time.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -193,7 +195,8 @@ pub async fn get_event(
     }
 }
 
-/// The event with one of two ids, waiting for the first of them to become readable.
+/// The event with one of two ids, waiting for the first of them to become readable in this process or
+/// another.
 async fn find(
     state: &HttpState,
     event_id: Uuid,
@@ -205,12 +208,12 @@ async fn find(
         return get(state, event_id, other).await;
     }
     let deadline = tokio::time::Instant::now() + wait;
-    let waiting = state.read_waiters.wait_for(event_id);
+    let _waiting = state.read_waiters.wait_for(event_id);
+    let mut log = state.followers.watch.subscribe();
     let mut nudged = false;
     loop {
-        // Listening begins before looking, so that what is written in between is not missed.
-        let mut announced = std::pin::pin!(waiting.announced());
-        announced.as_mut().enable();
+        // Before looking, so that what is written in between is not missed.
+        log.mark_unchanged();
         if let Some(event) = get(state, event_id, other).await? {
             return Ok(Some(event));
         }
@@ -222,10 +225,12 @@ async fn find(
             // The event may lie in this process's open batch, which then goes out at once.
             nudged = state.partitions.nudge();
         }
-        tokio::select! {
-            () = announced => {}
-            () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+        // While a store is away the end of its log stands still.
+        let moved = tokio::time::timeout(left.min(LOOK_AGAIN), log.changed());
+        if let Ok(Err(_)) = moved.await {
+            return Ok(None);
         }
+        tokio::time::sleep(LOOK_PAUSE.min(left)).await;
     }
 }
 

@@ -25,7 +25,7 @@ const RELEASE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct LeaderParams {
     /// Name of the lease.
-    pub name: &'static str,
+    pub name: String,
     /// How long it lasts when it is not renewed.
     pub ttl: Duration,
     /// Who gives it out.
@@ -130,7 +130,7 @@ impl Drop for Tenure<'_> {
 
 impl Reign {
     async fn run(&self) {
-        let name = self.params.name;
+        let name = self.params.name.as_str();
         let gauge = self.params.metrics.lease_held.with_label_values(&[name]);
         gauge.set(0);
         let mut backoff = Backoff::new(Duration::from_millis(200), self.params.ttl);
@@ -170,7 +170,7 @@ impl Reign {
         let params = &self.params;
         params
             .store
-            .acquire(params.name, &self.holder, params.ttl)
+            .acquire(&params.name, &self.holder, params.ttl)
             .await
     }
 

@@ -10,6 +10,7 @@ use crate::store::leases::{Fenced, Lease};
 use crate::store::{ErrorKind, RetentionStore, StoreError};
 use crate::supervision::{Backoff, Lifecycle, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
+use chrono::NaiveDate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub struct RetentionParams {
     pub store: Arc<dyn RetentionStore>,
     /// How many days to keep; all if absent.
     pub keep: Option<u32>,
+    /// How many days longer for followers that have not read them.
+    pub hold: u32,
     pub lifecycle: Lifecycle,
     pub metrics: Arc<Metrics>,
 }
@@ -83,6 +86,7 @@ impl RetentionParams {
                         token = lease.token,
                         "retention stops: the lease is another's"
                     );
+                    self.metrics.retention_held.set(0);
                     // The leader finds it out with its next renewal.
                     self.leadership.lost(&lease).await;
                     continue;
@@ -103,7 +107,7 @@ impl RetentionParams {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.leadership.lost(&lease) => {}
+                () = self.leadership.lost(&lease) => self.metrics.retention_held.set(0),
             }
         }
     }
@@ -136,8 +140,30 @@ impl RetentionParams {
             errors.push(error);
             Vec::new()
         });
+        let beyond = self.beyond_hold(keep).await;
+        let beyond = beyond.unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
+        let mut held = 0;
         for day in due {
-            match self.store.drop_day(lease, day).await {
+            let behind = match self.store.followers_behind(day).await {
+                Ok(behind) => behind,
+                Err(error) => {
+                    errors.push(error);
+                    break;
+                }
+            };
+            if !behind.followers.is_empty() {
+                let followers = behind.followers.join(", ");
+                if !beyond.contains(&day) {
+                    held += 1;
+                    tracing::warn!(%day, followers, "day kept: followers have not read it");
+                    continue;
+                }
+                tracing::error!(%day, followers, "day goes unread after followers.hold_days");
+            }
+            match self.store.drop_day(lease, day, &behind).await {
                 Ok(Fenced::Lost) => return Fenced::Lost,
                 Ok(Fenced::Done(())) => {
                     self.metrics.retention_partitions_dropped.inc();
@@ -155,35 +181,79 @@ impl RetentionParams {
                 }
             }
         }
+        self.metrics.retention_held.set(held);
         Fenced::Done(())
+    }
+
+    /// The days for which followers have been waited for long enough.
+    async fn beyond_hold(&self, keep: u32) -> Result<Vec<NaiveDate>, StoreError> {
+        self.store.due_days(keep.saturating_add(self.hold)).await
     }
 
     async fn trim(&self, lease: &Lease) -> Result<Fenced<()>, StoreError> {
         let Some(keep) = self.keep else {
             return Ok(Fenced::Done(()));
         };
+        let held = keep.saturating_add(self.hold);
+        for part in [
+            Part::Events {
+                keep,
+                unread: false,
+            },
+            Part::Events {
+                keep: held,
+                unread: true,
+            },
+            Part::Headers { keep },
+        ] {
+            let (rows, done) = self.trim_part(lease, part).await?;
+            if rows > 0 && !matches!(part, Part::Headers { .. }) {
+                tracing::info!(rows, "old events without a day of their own deleted");
+            }
+            if done == Fenced::Lost {
+                return Ok(Fenced::Lost);
+            }
+        }
+        Ok(Fenced::Done(()))
+    }
+
+    /// Deletes slice by slice; how many rows that were.
+    async fn trim_part(&self, lease: &Lease, part: Part) -> Result<(u64, Fenced<()>), StoreError> {
         let mut rows = 0;
         // From the front each time: a batch that commits late has lower ids than what was deleted.
         let mut after = 0;
-        let trimmed = loop {
+        loop {
             let began = Instant::now();
-            let Fenced::Done(slice) = self.store.trim(lease, keep, after, SLICE).await? else {
-                break Fenced::Lost;
+            let slice = match part {
+                Part::Events { keep, unread } => {
+                    self.store.trim(lease, keep, unread, after, SLICE).await?
+                }
+                Part::Headers { keep } => {
+                    self.store.trim_headers(lease, keep, after, SLICE).await?
+                }
+            };
+            let Fenced::Done(slice) = slice else {
+                return Ok((rows, Fenced::Lost));
             };
             rows += slice.deleted;
-            self.metrics.retention_rows_deleted.inc_by(slice.deleted);
+            if matches!(part, Part::Events { .. }) {
+                self.metrics.retention_rows_deleted.inc_by(slice.deleted);
+            }
             failpoint::hit("retention.slice");
             let Some(next) = slice.next else {
-                break Fenced::Done(());
+                return Ok((rows, Fenced::Done(())));
             };
             after = next;
             tokio::time::sleep(began.elapsed().max(BREATH)).await;
-        };
-        if rows > 0 {
-            tracing::info!(rows, "old events without a day of their own deleted");
         }
-        Ok(trimmed)
     }
+}
+
+/// What is deleted slice by slice.
+#[derive(Clone, Copy)]
+enum Part {
+    Events { keep: u32, unread: bool },
+    Headers { keep: u32 },
 }
 
 #[cfg(test)]
@@ -192,9 +262,8 @@ mod tests {
     use crate::maintenance::leader;
     use crate::maintenance::leader::Leader;
     use crate::store::LeaseStore;
-    use crate::store::retention::Slice;
+    use crate::store::retention::{Slice, Unread};
     use async_trait::async_trait;
-    use chrono::NaiveDate;
 
     /// Every part of it fails.
     struct Broken;
@@ -215,10 +284,15 @@ mod tests {
                 .to_vec())
         }
 
+        async fn followers_behind(&self, _day: NaiveDate) -> Result<Unread, StoreError> {
+            Ok(Unread::default())
+        }
+
         async fn drop_day(
             &self,
             _lease: &Lease,
             _day: NaiveDate,
+            _behind: &Unread,
         ) -> Result<Fenced<()>, StoreError> {
             Err(StoreError::new(ErrorKind::Operator, "drop"))
         }
@@ -227,10 +301,21 @@ mod tests {
             &self,
             _lease: &Lease,
             _keep: u32,
+            _unread: bool,
             _after: i64,
             _limit: u32,
         ) -> Result<Fenced<Slice>, StoreError> {
             broken("trim")
+        }
+
+        async fn trim_headers(
+            &self,
+            _lease: &Lease,
+            _keep: u32,
+            _after: i64,
+            _limit: u32,
+        ) -> Result<Fenced<Slice>, StoreError> {
+            broken("trim headers")
         }
     }
 
@@ -262,7 +347,7 @@ mod tests {
     async fn a_round_tries_every_part_and_day_and_tells_every_failure() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let (_leader, leadership) = Leader::new(leader::LeaderParams {
-            name: LEASE,
+            name: LEASE.to_owned(),
             ttl: Duration::from_secs(15),
             store: Arc::new(Broken),
             lifecycle: Lifecycle::default(),
@@ -272,6 +357,7 @@ mod tests {
             leadership,
             store: Arc::new(Broken),
             keep: Some(10),
+            hold: 30,
             lifecycle: Lifecycle::default(),
             metrics,
         };

@@ -9,7 +9,7 @@ pub use by_type::StoredByType;
 use crate::event::{Cause, Source, Trigger};
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
@@ -49,6 +49,11 @@ impl Build for IntCounterVec {
     }
 }
 impl Build for IntGaugeVec {
+    fn build(name: &str, help: &str, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+impl Build for GaugeVec {
     fn build(name: &str, help: &str, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
         Self::new(Opts::new(name, help), labels)
     }
@@ -157,6 +162,18 @@ metrics! {
     messages_consumed: IntCounter = "eclusa_messages_consumed_total" [] &[];
     /// Whether this process holds a lease, by lease name.
     lease_held: IntGaugeVec = "eclusa_lease_held" ["lease"] &[];
+    /// Commits of the log that this process has numbered.
+    commits_numbered: IntCounter = "eclusa_log_commits_numbered_total" [] &[];
+    /// Events of all types behind a follower's position, roughly if there are many.
+    follower_lag_events: IntGaugeVec = "eclusa_follower_lag_events" ["follower"] &[];
+    /// Time for which the oldest event behind a follower's position has been in the log, in seconds.
+    follower_lag_seconds: GaugeVec = "eclusa_follower_lag_seconds" ["follower"] &[];
+    /// Events that this process has applied for a follower, or sent.
+    follower_applied: IntCounterVec = "eclusa_follower_applied_total" ["follower"] &[];
+    /// State of a follower (running, paused, broken or gapped): 1 for the current one.
+    follower_state: IntGaugeVec = "eclusa_follower_state" ["follower", "state"] &[];
+    /// Days that the retention keeps because a follower has not read them, as of its last run here.
+    retention_held: IntGauge = "eclusa_retention_held_days" [] &[];
     /// Day partitions of the log dropped by the retention.
     retention_partitions_dropped: IntCounter = "eclusa_retention_partitions_dropped_total" [] &[];
     /// Events without a day partition deleted by the retention.
@@ -173,7 +190,7 @@ impl Metrics {
     /// Creates the series whose labels are known beforehand, so that alerts can use them from the
     /// start.
     fn begin_series(&self) {
-        for source in [Source::Http, Source::Amqp, Source::Import] {
+        for source in [Source::Http, Source::Amqp, Source::Import, Source::Sql] {
             self.accepted.with_label_values(&[source.as_str()]);
         }
         for cause in Cause::ALL {

@@ -2,29 +2,34 @@
 //!
 //! [`postgres`] and [`sqlite`] pass one contract test-suite (`tests/it/store_contract`).
 
+pub mod commit_log;
 pub mod compatibility;
 pub mod content;
 pub mod dead_letters;
 pub mod error;
+pub mod followers;
 pub mod leases;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod queries;
+pub mod record;
 pub mod retention;
 mod rows;
 pub mod shard_layout;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod times;
+pub mod transaction;
 
 use crate::event::{Event, Rows, StoredEvent};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use commit_log::CommitLog;
 pub use dead_letters::DeadLetterStore;
 pub use error::{ErrorKind, StoreError};
+pub use followers::FollowerStore;
 pub use leases::LeaseStore;
 pub use retention::RetentionStore;
 pub use shard_layout::ShardLayoutStore;
@@ -59,15 +64,6 @@ pub struct Page {
     pub events: Vec<StoredEvent>,
     /// Give this as `before` for the next page; `None` when there is none.
     pub next: Option<i64>,
-}
-
-/// How far a follower of the log has read. Opaque to all but the store that made it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TailPosition {
-    /// Transaction up to which everything was read (PostgreSQL; 0 on SQLite).
-    pub transaction: i64,
-    /// Last `id` read within that transaction.
-    pub id: i64,
 }
 
 /// Number of events under one key.
@@ -135,18 +131,6 @@ pub trait EventStore: Send + Sync {
         limit: usize,
     ) -> Result<Page, StoreError>;
 
-    /// The position from which [`EventStore::tail`] gives only what is written from now on.
-    async fn tail_from_now(&self) -> Result<TailPosition, StoreError>;
-
-    /// Events written after `after`, in order of commit, at most `limit`, and the position to go on
-    /// from. Never skips an event whose transaction was still open when a later one was read.
-    async fn tail(
-        &self,
-        filter: &EventFilter,
-        after: TailPosition,
-        limit: usize,
-    ) -> Result<(Vec<StoredEvent>, TailPosition), StoreError>;
-
     /// Number of events by the values of a field, largest first.
     async fn count_by(
         &self,
@@ -170,6 +154,12 @@ pub trait EventStore: Send + Sync {
 }
 
 /// A store with every capability. Routes and actors take the capability they need.
-pub trait Store: EventStore + DeadLetterStore + LeaseStore + RetentionStore {}
+pub trait Store:
+    EventStore + CommitLog + FollowerStore + DeadLetterStore + LeaseStore + RetentionStore
+{
+}
 
-impl<T: EventStore + DeadLetterStore + LeaseStore + RetentionStore> Store for T {}
+impl<T> Store for T where
+    T: EventStore + CommitLog + FollowerStore + DeadLetterStore + LeaseStore + RetentionStore
+{
+}

@@ -3,6 +3,9 @@
 //! On PostgreSQL an event with a UUIDv7 lies in the partition of the id's day, which goes as a
 //! whole when the day is older; all other events go by `received_at`. SQLite has one table, and all
 //! its events go by `received_at`.
+//!
+//! What a follower has not read stays for some days more. When it goes all the same, the follower is
+//! gapped in the same transaction.
 
 use super::StoreError;
 use super::leases::{Fenced, Lease};
@@ -15,6 +18,19 @@ pub struct Slice {
     pub deleted: u64,
     /// Where the next slice begins; `None` when all behind it is to be kept, or nothing is there.
     pub next: Option<i64>,
+}
+
+/// Who has not read a day, and when that was looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Unread {
+    /// The followers, by name.
+    pub followers: Vec<String>,
+    /// The last commit that was looked at.
+    #[cfg(feature = "postgres")]
+    pub(super) seq: i64,
+    /// The sum of all followers' revisions.
+    #[cfg(feature = "postgres")]
+    pub(super) revisions: i64,
 }
 
 /// What a slice held when it was looked at.
@@ -49,17 +65,39 @@ pub trait RetentionStore: Send + Sync {
     /// `Operator` if the clocks of the database and of this machine are apart.
     async fn due_days(&self, keep: u32) -> Result<Vec<NaiveDate>, StoreError>;
 
-    /// Drops a day. Inserts and reads wait for a fraction of a second at most.
+    /// The followers that have not read all events of a day, or any of it.
+    async fn followers_behind(&self, day: NaiveDate) -> Result<Unread, StoreError>;
+
+    /// Drops a day; the followers that are behind it are gapped. Inserts and reads wait for a fraction of
+    /// a second at most.
     ///
     /// # Errors
-    /// `Transient` while a transaction uses the log for longer than that: call again later.
-    async fn drop_day(&self, lease: &Lease, day: NaiveDate) -> Result<Fenced<()>, StoreError>;
+    /// `Transient` while a transaction uses the log for longer than that, or when a follower was changed
+    /// or an event of the day has come since it was looked at: look and call again later.
+    async fn drop_day(
+        &self,
+        lease: &Lease,
+        day: NaiveDate,
+        behind: &Unread,
+    ) -> Result<Fenced<()>, StoreError>;
 
     /// Deletes events that were received more than `keep` days ago and have no day of their own,
     /// in the order of their arrival in the log, looking at `limit` rows behind the `id` `after`.
     /// There is a next slice if this one was full and held an old row, or nothing but rows received
-    /// more than a day from now.
+    /// more than a day from now. What a follower has not read stays unless `unread` is set; then the
+    /// follower is gapped.
     async fn trim(
+        &self,
+        lease: &Lease,
+        keep: u32,
+        unread: bool,
+        after: i64,
+        limit: u32,
+    ) -> Result<Fenced<Slice>, StoreError>;
+
+    /// Deletes the headers of commits that were numbered more than `keep` days ago and of which no event
+    /// is left, looking at `limit` of them behind the number `after`.
+    async fn trim_headers(
         &self,
         lease: &Lease,
         keep: u32,

@@ -34,11 +34,11 @@ pub(super) struct IdColumn(pub(super) Uuid);
 
 /// A JSON document as its text, which is not parsed into a tree.
 #[derive(Debug, FromSqlRow)]
-pub(super) struct JsonColumn(Box<RawValue>);
+pub(super) struct JsonColumn(pub(super) Box<RawValue>);
 
 impl JsonColumn {
     /// The value it spells.
-    fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, diesel::result::Error> {
+    pub(super) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, diesel::result::Error> {
         serde_json::from_str(self.0.get())
             .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))
     }

@@ -10,10 +10,12 @@ pub mod failpoint;
 pub mod health;
 pub mod mailbox;
 pub mod lifecycle;
+pub mod starter;
 pub mod supervisor;
 
 pub use backoff::Backoff;
 pub use health::HealthBoard;
 pub use lifecycle::{Lifecycle, Phase};
 pub use mailbox::{ActorMessage, Handling, Inbox, Mailbox, MessageSender, Tracked};
+pub use starter::Starter;
 pub use supervisor::{RestartPolicy, supervise};

@@ -26,6 +26,7 @@ mod containers;
 mod dead_letters;
 mod examples;
 mod faults;
+mod followers;
 mod full_mode;
 mod harness;
 mod harness_works;

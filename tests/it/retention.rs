@@ -53,8 +53,8 @@ impl Log {
         }
         log.sql(&format!(
             "INSERT INTO user_interactions \
-                 (event_id, bucket, source, producer, event_type, received_at) \
-             SELECT gen_random_uuid(), '0001-01-01', 'http', 'tests', 't', now() - interval '30 days' \
+                 (id, event_id, bucket, source, producer, event_type, received_at) \
+             SELECT nextval('log_blocks') << 12, gen_random_uuid(), '0001-01-01', 'http', 'tests', 't', now() - interval '30 days' \
              FROM generate_series(1, {aged})"
         ))
         .await;

@@ -26,9 +26,9 @@ const PREPARED: u64 = 20;
 
 const INSERT: &str = "\
     INSERT INTO user_interactions \
-        (\"timestamp\", received_at, event_id, bucket, processed, source, producer, event_type, \
+        (id, \"timestamp\", received_at, event_id, bucket, processed, source, producer, event_type, \
          user_id, session_id, event_data) \
-    SELECT t.at, t.at, t.event_id, t.bucket, true, 'http', 'default', 'bench.event', t.user_id, \
+    SELECT nextval('log_blocks') << 12, t.at, t.at, t.event_id, t.bucket, true, 'http', 'default', 'bench.event', t.user_id, \
            t.session_id, t.event_data::jsonb \
     FROM unnest($1::timestamptz[], $2::uuid[], $3::date[], $4::text[], $5::text[], $6::text[]) \
          AS t (at, event_id, bucket, user_id, session_id, event_data) \

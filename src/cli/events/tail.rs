@@ -4,9 +4,11 @@ use super::EventFilterArgs;
 use crate::cli::{output, table};
 use crate::config::Settings;
 use crate::event::StoredEvent;
-use crate::store::EventStore;
+use crate::store::commit_log::{Chunk, Position, ROUND, Selection, Span, TypePatterns};
+use crate::store::{EventStore, Store, StoreError};
 use crate::supervision::Backoff;
 use clap::{Args, ValueEnum};
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,14 +49,17 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
     });
     let store = crate::cli::open_for_reading(settings).await?;
     let filter = args.filter.filter();
-    // The position comes before the listing: an event in between is printed twice rather than
-    // never, and the check by `id` below takes the second print back.
-    let mut position = store.tail_from_now().await?;
-    let mut shown = 0;
+    // The position comes before the listing: an event in between is found twice rather than never, and
+    // what was shown takes the second one back.
+    let mut position = match args.follow {
+        true => end_of_log(&*store).await?,
+        false => Position::START,
+    };
+    let mut shown = HashSet::new();
     if args.lines > 0 {
         let mut events = newest(&*store, &filter, args.lines).await?;
         events.reverse();
-        shown = events.iter().map(|event| event.id).max().unwrap_or(0);
+        shown = events.iter().map(|event| event.event_id).collect();
         if !print(&events, format)? {
             return Ok(ExitCode::SUCCESS);
         }
@@ -62,22 +67,25 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    let mut first_look = true;
+    let selection = Selection {
+        types: TypePatterns::default(),
+        filter,
+    };
     let mut backoff = Backoff::new(LOOK, Duration::from_secs(5));
     loop {
-        match store.tail(&filter, position, AT_ONCE).await {
-            Ok((mut events, next)) => {
+        match look(&*store, &selection, position).await {
+            Ok(chunk) => {
                 backoff.reset();
-                let more = next != position;
-                position = next;
-                if first_look {
-                    events.retain(|event| event.id > shown);
-                }
-                first_look &= events.is_empty();
+                let moved = chunk.read_to != position;
+                position = chunk.read_to;
+                let events = chunk.events.into_iter().map(|logged| logged.event);
+                let events: Vec<StoredEvent> = events
+                    .filter(|event| shown.is_empty() || !shown.remove(&event.event_id))
+                    .collect();
                 if !print(&events, format)? {
                     return Ok(ExitCode::SUCCESS);
                 }
-                if !more {
+                if !moved {
                     tokio::time::sleep(LOOK).await;
                 }
             }
@@ -87,6 +95,28 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
             }
         }
     }
+}
+
+/// The end of the log, when all that is committed has its number.
+async fn end_of_log(store: &dyn Store) -> Result<Position, StoreError> {
+    loop {
+        let numbered = store.number_commits().await?;
+        if numbered.commits < ROUND {
+            return Ok(numbered.end);
+        }
+    }
+}
+
+/// What has come since. No server need be running, so the commits may have no numbers yet.
+async fn look(
+    store: &dyn Store,
+    selection: &Selection,
+    after: Position,
+) -> Result<Chunk, StoreError> {
+    store.number_commits().await?;
+    store
+        .read_after(selection, Span::after(after, AT_ONCE))
+        .await
 }
 
 /// The newest events, newest first, over as many pages as it takes.

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::store::dead_letters::{
     DeadLetterFilter, DeadLetterOrder, DeadLetterState, DeadLetterSummary, Replayed,
 };
-use crate::store::{DeadLetterStore, StoreError};
+use crate::store::{DeadLetterStore, FollowerStore, StoreError};
 use crate::supervision::{Lifecycle, Phase, failpoint};
 use async_trait::async_trait;
 pub use cursor::Cursor;
@@ -61,6 +61,8 @@ pub trait ReplayFlow: Send + Sync {
 #[derive(Clone)]
 pub struct Replayer {
     pub letters: Arc<dyn DeadLetterStore>,
+    /// Takes the letters of followers, whose events are in the log already.
+    pub followers: Arc<dyn FollowerStore>,
     /// Where their events go.
     pub target: ReplayTarget,
     /// Their way into the flow.
@@ -236,7 +238,7 @@ impl Replayer {
         let mut stop = Ok(());
         for (letter, fate) in page.iter().zip(fates) {
             let reason = match fate {
-                ReplayOutcome::Sent => {
+                ReplayOutcome::Sent | ReplayOutcome::HandedOver => {
                     report.replayed += 1;
                     if !dry_run {
                         self.metrics.dead_letters_replayed.inc();

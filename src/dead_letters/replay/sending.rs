@@ -5,8 +5,8 @@ use crate::broker::contents::Contents;
 use crate::broker::{OutgoingFrame, Publisher};
 use crate::config::Settings;
 use crate::dead_letters::contents;
-use crate::event::{Delivery, Event, Outcome};
-use crate::store::dead_letters::DeadLetterSummary;
+use crate::event::{Cause, Delivery, Event, Outcome};
+use crate::store::dead_letters::{DeadLetterSummary, Replayed};
 use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// What became of one letter.
 pub(super) enum ReplayOutcome {
     Sent,
+    /// Its follower has it, and the letter is marked.
+    HandedOver,
     /// It went back to the dead letters at once.
     FailedAgain(String),
     /// It cannot be read, or not all of it.
@@ -38,7 +40,15 @@ impl Replayer {
         page: &[DeadLetterSummary],
         dry_run: bool,
     ) -> Vec<ReplayOutcome> {
-        let read = join_all(page.iter().map(|letter| self.read(letter.id))).await;
+        let of_followers = self.hand_over(page, dry_run).await;
+        let read = page
+            .iter()
+            .zip(of_followers)
+            .map(async |(letter, fate)| match fate {
+                Some(fate) => Err(fate),
+                None => self.read(letter.id).await,
+            });
+        let read = join_all(read).await;
         let mut fates = Vec::with_capacity(page.len());
         let mut letters = Vec::new();
         for (place, (letter, read)) in page.iter().zip(read).enumerate() {
@@ -82,6 +92,39 @@ impl Replayer {
             }
         }
         fates
+    }
+
+    /// Hands the letters of followers to them; `None` for those of events.
+    async fn hand_over(
+        &self,
+        page: &[DeadLetterSummary],
+        dry_run: bool,
+    ) -> Vec<Option<ReplayOutcome>> {
+        let is_follower = |letter: &DeadLetterSummary| {
+            Cause::parse(&letter.failure.cause) == Some(Cause::Follower)
+        };
+        let letters: Vec<Replayed> = page
+            .iter()
+            .filter(|letter| is_follower(letter))
+            .map(|letter| Replayed {
+                id: letter.id,
+                failed_at: letter.failure.at,
+            })
+            .collect();
+        let requested = match letters.is_empty() || dry_run {
+            true => Ok(letters.iter().map(|letter| letter.id).collect()),
+            false => self.followers.request_replays(&letters).await,
+        };
+        let fate = |letter: &DeadLetterSummary| match &requested {
+            _ if !is_follower(letter) => None,
+            Ok(ids) if ids.contains(&letter.id) => Some(ReplayOutcome::HandedOver),
+            Ok(_) => Some(ReplayOutcome::Unreadable(format!(
+                "there is no follower {}, or the letter has changed",
+                letter.origin
+            ))),
+            Err(error) => Some(ReplayOutcome::NotNow(error.to_string())),
+        };
+        page.iter().map(fate).collect()
     }
 
     /// Reads a letter again.

@@ -174,7 +174,7 @@ pub async fn post_replay(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     caller?.require(Scope::Admin)?;
-    let body: ReplayBody = read(&request, &state, payload).await?;
+    let body: ReplayBody = body::object(&request, &state, payload).await?;
     let cursor = cursor(body.cursor)?;
     let mut filter = filter(FilterParts {
         ids: body.ids,
@@ -240,7 +240,7 @@ pub async fn post_purge(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     caller?.require(Scope::Admin)?;
-    let body: PurgeBody = read(&request, &state, payload).await?;
+    let body: PurgeBody = body::object(&request, &state, payload).await?;
     let filter = filter(FilterParts {
         ids: body.ids,
         cause: body.cause,
@@ -285,21 +285,4 @@ fn limit(given: Option<u32>, most: u64) -> Result<Option<u64>, Problem> {
 async fn matching(state: &HttpState, filter: &DeadLetterFilter) -> Result<u64, Problem> {
     let count = state.letters.count_letters(filter).await;
     count.map_err(|error| unreadable(&error))
-}
-
-async fn read<T: serde::de::DeserializeOwned>(
-    request: &HttpRequest,
-    state: &HttpState,
-    payload: web::Payload,
-) -> Result<T, Problem> {
-    if body::shape(request)? != body::Shape::Json {
-        return Err(Problem::unsupported("the body must be one JSON object"));
-    }
-    let (bytes, _permit) = body::read(state, request, payload).await?;
-    // serde reads an array as a struct, too: its items as the fields in their order.
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        return Err(Problem::bad_request("the body must be one JSON object"));
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))
 }

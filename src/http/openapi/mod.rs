@@ -3,7 +3,7 @@
 pub(super) mod problems;
 pub(super) mod schema;
 
-use crate::http::{dead_letters, ingest, probes, queries};
+use crate::http::{dead_letters, followers, ingest, probes, queries};
 use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ContentType};
 use std::sync::LazyLock;
@@ -30,6 +30,7 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
     tags(
         (name = "events", description = "Sending and reading events"),
         (name = "dead letters", description = "Events and messages that could not be stored"),
+        (name = "followers", description = "Readers of the log that have a position of their own"),
         (name = "operation", description = "Probes, metrics, this document")
     ),
     paths(
@@ -40,6 +41,13 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         dead_letters::get,
         dead_letters::actions::post_replay,
         dead_letters::actions::post_purge,
+        followers::list,
+        followers::get,
+        followers::actions::pause,
+        followers::actions::resume,
+        followers::actions::rebuild,
+        followers::actions::skip,
+        followers::actions::remove,
         probes::live,
         probes::ready,
         probes::metrics,

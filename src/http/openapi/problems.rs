@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
 /// Every error status, its description and an example of its detail.
-const PROBLEMS: [(u16, &str, &str); 9] = [
+const PROBLEMS: [(u16, &str, &str); 11] = [
     (
         400,
         "The request cannot be understood, or breaks a rule.",
@@ -34,6 +34,16 @@ const PROBLEMS: [(u16, &str, &str); 9] = [
         408,
         "The body did not arrive within `http.request_timeout`.",
         "the body did not arrive within 10s",
+    ),
+    (
+        409,
+        "Not possible in this state; the detail says why and what to do.",
+        "follower by-type is running",
+    ),
+    (
+        410,
+        "The position belongs to another generation of the log.",
+        "position 1-8191 belongs to generation 1 of the log, and this is generation 2",
     ),
     (
         413,
@@ -136,6 +146,14 @@ responses! {
 responses! {
     /// Error responses of a query by id.
     LookupProblems: 400 401 403 404 500 503
+}
+responses! {
+    /// Error responses of the list of followers.
+    FollowerListProblems: 401 403 500 503
+}
+responses! {
+    /// Error responses of commands to followers.
+    FollowerProblems: 400 401 403 404 408 409 410 413 415 500 503
 }
 responses! {
     /// Error responses of `/metrics`.

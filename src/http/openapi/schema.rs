@@ -106,6 +106,7 @@ pub enum CauseWord {
     Expired,
     Rejected,
     DeliveryLimit,
+    Follower,
     Unknown,
 }
 

@@ -171,6 +171,18 @@ pub(super) fn kind_of_postgres_message(message: &str) -> ErrorKind {
     classify_text(message, OUTAGE, OPERATOR, &[])
 }
 
+/// Classifies the text of either database; theirs have nothing in common.
+pub(super) fn kind_of_message(message: &str) -> ErrorKind {
+    #[cfg(feature = "sqlite")]
+    if kind_of_sqlite_message(message) != ErrorKind::Transient {
+        return kind_of_sqlite_message(message);
+    }
+    #[cfg(feature = "postgres")]
+    return kind_of_postgres_message(message);
+    #[cfg(not(feature = "postgres"))]
+    ErrorKind::Transient
+}
+
 fn classify_text(message: &str, outage: &[&str], operator: &[&str], poison: &[&str]) -> ErrorKind {
     let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     if has(outage) {

@@ -8,6 +8,7 @@ mod classify;
 use crate::event::Cause;
 #[cfg(feature = "postgres")]
 pub(crate) use classify::is_missing_partition;
+use classify::kind_of_message;
 #[cfg(feature = "sqlite")]
 use classify::kind_of_sqlite_message;
 pub use classify::kind_of_sqlstate;
@@ -195,6 +196,11 @@ impl StoreError {
     #[cfg(feature = "postgres")]
     pub(crate) fn postgres_read(error: diesel::result::Error) -> Self {
         Self::diesel("PostgreSQL", error, kind_of_postgres_message)
+    }
+
+    /// Classifies an error of a transaction of which only the follower's own code knows the database.
+    pub(crate) fn either(error: diesel::result::Error) -> Self {
+        Self::diesel("the database", error, kind_of_message)
     }
 
     fn diesel(

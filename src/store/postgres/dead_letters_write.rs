@@ -9,7 +9,7 @@ use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-const INSERT: &str = "\
+pub(super) const INSERT: &str = "\
     INSERT INTO dead_letters \
         (id, state, created_at, failed_at, replayed_at, replays, attempts, frame, cause, error, \
          sqlstate, origin, event_id, event_type, content_type, message_id, body, headers, history) \
@@ -21,7 +21,7 @@ const LOCK: &str = "\
     SELECT state, created_at, failed_at, attempts, cause, error, sqlstate, history::text \
     FROM dead_letters WHERE id = $1 FOR UPDATE";
 
-const FAILED_AGAIN: &str = "\
+pub(super) const FAILED_AGAIN: &str = "\
     UPDATE dead_letters \
     SET state = $2, failed_at = $3, attempts = $4, cause = $5, error = $6, sqlstate = $7, \
         history = $8::text::jsonb \
@@ -171,11 +171,11 @@ pub(super) async fn purge(
     Ok(client.execute(&statement, &parameters).await?)
 }
 
-fn integer(number: u32) -> i32 {
+pub(super) fn integer(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(unreadable)
 }
 

@@ -4,14 +4,19 @@
 //! and diesel-async hides the SQLSTATE; queries go through diesel (`read`).
 
 mod alone;
+mod commits;
 mod dead_letters_read;
 mod dead_letters_write;
+mod follower_letters;
+mod followers;
 mod leases;
+mod listen;
 mod migrate;
 mod options;
 mod partitions;
 mod pool;
 mod read;
+mod record;
 mod retention;
 mod schema;
 mod shard_layout;
@@ -21,14 +26,15 @@ mod write;
 pub use alone::connect_alone;
 pub use migrate::migrate;
 pub use options::PostgresOptions;
+pub use record::record;
 
 use super::compatibility::Schema;
 use super::dead_letters::{
     DeadLetter, DeadLetterFilter, DeadLetterOrder, DeadLetterPosition, DeadLetterSummary, Replayed,
 };
 use super::{
-    Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page, RetentionStore,
-    RowOutcome, StoreError, TailPosition,
+    CommitLog, Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page,
+    RetentionStore, RowOutcome, StoreError,
 };
 use crate::event::{Event, Rows, StoredEvent};
 use async_trait::async_trait;
@@ -48,7 +54,7 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Connects, checks that the schema is one this release can work on, and makes the partitions
-    /// of today and the next two days.
+    /// of today and the next thirty days.
     ///
     /// # Errors
     /// `Outage` if the server is not there, `Operator` if it refuses, if the URL cannot be read,
@@ -59,6 +65,10 @@ impl PostgresStore {
             partitions: Partitions::default(),
         };
         store.check_schema().await?;
+        // Before anything is written: it also sets the sequences above what is stored.
+        if let Err(error) = CommitLog::generation(&store).await {
+            tracing::warn!(%error, "the generation of the log could not be checked");
+        }
         store.prepare_days().await?;
         // A connection is driven by the thread that made it: the writers make their own.
         store.pools.close_idle();
@@ -173,21 +183,6 @@ impl EventStore for PostgresStore {
     ) -> Result<Page, StoreError> {
         self.pools
             .read(async |connection| read::list(connection, filter, before, limit).await)
-            .await
-    }
-
-    async fn tail_from_now(&self) -> Result<TailPosition, StoreError> {
-        self.pools.read(read::tail_from_now).await
-    }
-
-    async fn tail(
-        &self,
-        filter: &EventFilter,
-        after: TailPosition,
-        limit: usize,
-    ) -> Result<(Vec<StoredEvent>, TailPosition), StoreError> {
-        self.pools
-            .read(async |connection| read::tail(connection, filter, after, limit).await)
             .await
     }
 

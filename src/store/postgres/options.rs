@@ -14,12 +14,16 @@ pub struct PostgresOptions {
     pub write_connections: usize,
     /// Connections that answer queries.
     pub read_connections: usize,
+    /// Connections on which followers read and apply the log, and so how many may do so at a time.
+    pub follower_connections: usize,
     /// How long making a connection may take.
     pub connect_timeout: Duration,
     /// How long to wait for a free connection before it counts as an outage.
     pub acquire_timeout: Duration,
     /// How long a statement may run before the server ends it.
     pub statement_timeout: Duration,
+    /// How long a lease lasts: a transaction under one that says nothing for this long is ended.
+    pub lease_ttl: Duration,
 }
 
 impl PostgresOptions {
@@ -29,9 +33,11 @@ impl PostgresOptions {
             url: url.into(),
             write_connections: 2,
             read_connections: 4,
+            follower_connections: 4,
             connect_timeout: Duration::from_secs(5),
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
+            lease_ttl: Duration::from_secs(15),
         }
     }
 
@@ -94,9 +100,11 @@ impl fmt::Debug for PostgresOptions {
             .field("url", &"...")
             .field("write_connections", &self.write_connections)
             .field("read_connections", &self.read_connections)
+            .field("follower_connections", &self.follower_connections)
             .field("connect_timeout", &self.connect_timeout)
             .field("acquire_timeout", &self.acquire_timeout)
             .field("statement_timeout", &self.statement_timeout)
+            .field("lease_ttl", &self.lease_ttl)
             .finish()
     }
 }

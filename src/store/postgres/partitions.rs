@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 const LOCK: i64 = 0x6563_6c75_7361_0002;
 
 /// Days after today whose partitions are made before anything needs them.
-const AHEAD: u64 = 2;
+const AHEAD: u64 = 30;
 
 /// Which partitions are known to be there. A replica or the retention may change that at any time;
 /// the first insert that finds one missing says so (see [`Partitions::forget`]).

@@ -27,6 +27,10 @@ const MAINTENANCE: usize = 2;
 /// must leave all of those to queries and health checks.
 const COUNTING: usize = 1;
 
+/// Connections for what must not wait for a follower at work: the numbering of commits, the followers'
+/// records and commands to them.
+const SEQUENCING: usize = 2;
+
 /// How long the server may take to be told that a query was abandoned.
 const CANCEL: Duration = Duration::from_secs(1);
 
@@ -36,6 +40,9 @@ pub(super) struct Pools {
     writers: deadpool_postgres::Pool,
     maintenance: deadpool_postgres::Pool,
     readers: diesel_pool::Pool<AsyncPgConnection>,
+    followers: diesel_pool::Pool<AsyncPgConnection>,
+    sequencing: diesel_pool::Pool<AsyncPgConnection>,
+    config: Config,
     connector: Option<MakeRustlsConnect>,
     acquire_timeout: Duration,
     connect_timeout: Duration,
@@ -47,7 +54,7 @@ impl Pools {
     pub(super) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
         let config = options.config()?;
         let connector = tls::connector(&config)?;
-        let maintenance = maintenance_config(&config);
+        let maintenance = maintenance_config(&config, options.lease_ttl);
         Ok(Self {
             writers: writers(
                 options,
@@ -56,7 +63,25 @@ impl Pools {
                 connector.clone(),
             )?,
             maintenance: writers(options, MAINTENANCE, &maintenance, connector.clone())?,
-            readers: readers(options, config, connector.clone())?,
+            readers: readers(
+                options,
+                options.read_connections.max(1) + COUNTING,
+                config.clone(),
+                connector.clone(),
+            )?,
+            config,
+            followers: readers(
+                options,
+                options.follower_connections.max(1),
+                followers_config(&maintenance),
+                connector.clone(),
+            )?,
+            sequencing: readers(
+                options,
+                SEQUENCING,
+                followers_config(&maintenance),
+                connector.clone(),
+            )?,
             connector,
             acquire_timeout: options.acquire_timeout,
             connect_timeout: options.connect_timeout,
@@ -68,6 +93,8 @@ impl Pools {
     pub(super) fn close_idle(&self) {
         self.writers.retain(|_, _| false);
         self.readers.retain(|_, _| false);
+        self.followers.retain(|_, _| false);
+        self.sequencing.retain(|_, _| false);
     }
 
     /// Does `work` on a writing connection.
@@ -91,16 +118,45 @@ impl Pools {
         &self,
         work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
     ) -> Result<T, StoreError> {
-        let cannot_connect = |error| match error {
-            DieselPoolError::ConnectionError(error) => connect_error(error),
-            DieselPoolError::QueryError(error) => StoreError::postgres_read(error),
-        };
-        self.lend(&self.readers, cannot_connect, async |connection| {
+        self.lend(&self.readers, cannot_connect_diesel, async |connection| {
             work(&mut *connection)
                 .await
                 .map_err(StoreError::postgres_read)
         })
         .await
+    }
+
+    /// Does `work` of short duration on the log and the followers' records.
+    pub(super) async fn sequence<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
+    ) -> Result<T, StoreError> {
+        self.lend(
+            &self.sequencing,
+            cannot_connect_diesel,
+            async |connection| {
+                work(&mut *connection)
+                    .await
+                    .map_err(StoreError::postgres_read)
+            },
+        )
+        .await
+    }
+
+    /// Does a follower's `work`, which may take its time.
+    pub(super) async fn follow<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.lend(&self.followers, cannot_connect_diesel, async |connection| {
+            work(&mut *connection).await
+        })
+        .await
+    }
+
+    /// What a connection outside the pools is made with.
+    pub(super) fn parts(&self) -> (&Config, Option<MakeRustlsConnect>, Duration) {
+        (&self.config, self.connector.clone(), self.connect_timeout)
     }
 
     /// Does `work` on a connection of the pool. The connection returns to the pool only after an
@@ -140,6 +196,13 @@ impl Pools {
             PoolError::Timeout(_) => StoreError::no_connection_within(self.connect_timeout),
             _ => StoreError::new(ErrorKind::Outage, "the connections are closed"),
         }
+    }
+}
+
+fn cannot_connect_diesel(error: DieselPoolError) -> StoreError {
+    match error {
+        DieselPoolError::ConnectionError(error) => connect_error(error),
+        DieselPoolError::QueryError(error) => StoreError::postgres_read(error),
     }
 }
 
@@ -238,10 +301,25 @@ pub(super) fn connect_error(error: ConnectionError) -> StoreError {
 
 /// A process that stops in the middle of a transaction must not keep the lease's row, or the right
 /// to make partitions, for as long as its machine hangs.
-fn maintenance_config(config: &Config) -> Config {
+fn maintenance_config(config: &Config, lease_ttl: Duration) -> Config {
+    const IDLE: Duration = Duration::from_secs(10);
     let mut config = config.clone();
     let options = config.get_options().unwrap_or_default();
-    let options = format!("{options} -c idle_in_transaction_session_timeout=10s");
+    let limit = lease_ttl.min(IDLE).as_millis();
+    let options = format!("{options} -c idle_in_transaction_session_timeout={limit}");
+    config.options(options);
+    config
+}
+
+/// The generic plan of a read of the log, which a prepared statement gets from its sixth execution on,
+/// locks every partition. The numbering sees what was committed while it waited for its lock.
+fn followers_config(config: &Config) -> Config {
+    let mut config = config.clone();
+    let options = config.get_options().unwrap_or_default();
+    let options = format!(
+        "{options} -c plan_cache_mode=force_custom_plan \
+         -c default_transaction_isolation=read\\ committed"
+    );
     config.options(options);
     config
 }
@@ -273,6 +351,7 @@ fn writers(
 
 fn readers(
     options: &PostgresOptions,
+    size: usize,
     config: Config,
     connector: Option<MakeRustlsConnect>,
 ) -> Result<diesel_pool::Pool<AsyncPgConnection>, StoreError> {
@@ -288,7 +367,7 @@ fn readers(
     // The URL stays in the client's configuration, where nothing prints it.
     let manager = AsyncDieselConnectionManager::new_with_config("", manager_config);
     diesel_pool::Pool::builder(manager)
-        .max_size(options.read_connections.max(1) + COUNTING)
+        .max_size(size)
         .wait_timeout(Some(options.acquire_timeout))
         .create_timeout(Some(options.connect_timeout))
         .recycle_timeout(Some(options.connect_timeout))

@@ -3,11 +3,11 @@
 use super::schema::user_interactions::dsl;
 use crate::event::{Event, StoredEvent, id};
 use crate::store::rows::{EventRow, page};
-use crate::store::{Count, CountBy, EventFilter, Page, TailPosition, queries, times};
+use crate::store::{Count, CountBy, EventFilter, Page, queries, times};
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{self, Array, BigInt, Bool, Date, Integer, Nullable, Text, Timestamptz};
+use diesel::sql_types::{self, Array, Bool, Date, Integer, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -106,68 +106,6 @@ pub(super) async fn list(
         .load(connection)
         .await?;
     Ok(page(rows, limit))
-}
-
-/// The oldest transaction still open: all before it are over, and a later snapshot sees what they
-/// wrote. Transactions in other databases of the server hold it back too.
-async fn watermark(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
-    let oldest = sql::<BigInt>("pg_snapshot_xmin(pg_current_snapshot())::text::bigint");
-    diesel::select(oldest).get_result(connection).await
-}
-
-/// See [`EventStore::tail_from_now`](crate::store::EventStore::tail_from_now). Events that were
-/// committed shortly before, while an older transaction was still open, come too: missing one
-/// would be worse.
-pub(super) async fn tail_from_now(connection: &mut AsyncPgConnection) -> QueryResult<TailPosition> {
-    Ok(all_before(watermark(connection).await?))
-}
-
-/// The position behind every transaction before this one.
-fn all_before(transaction: i64) -> TailPosition {
-    TailPosition {
-        transaction: transaction.saturating_sub(1),
-        id: i64::MAX,
-    }
-}
-
-/// See [`EventStore::tail`](crate::store::EventStore::tail). The position moves on over what does
-/// not pass the filter.
-pub(super) async fn tail(
-    connection: &mut AsyncPgConnection,
-    filter: &EventFilter,
-    after: TailPosition,
-    limit: usize,
-) -> QueryResult<(Vec<StoredEvent>, TailPosition)> {
-    let watermark = watermark(connection).await?;
-    if all_before(watermark) == after {
-        // Nothing was committed since: what most polls find, and cheap even with many partitions.
-        return Ok((Vec::new(), after));
-    }
-    let behind = dsl::transaction
-        .gt(after.transaction)
-        .or(dsl::id.gt(after.id));
-    let rows = dsl::user_interactions
-        .select((dsl::transaction, queries::event_columns!()))
-        .into_boxed();
-    let rows = queries::filter_events!(rows, filter)
-        // Follows from the next condition; alone it is a range of the index.
-        .filter(dsl::transaction.ge(after.transaction))
-        .filter(behind)
-        .filter(dsl::transaction.lt(watermark))
-        .order((dsl::transaction.asc(), dsl::id.asc()))
-        .limit(queries::as_limit(limit))
-        .load::<(i64, EventRow)>(connection)
-        .await?;
-    let position = match rows.last() {
-        Some((transaction, row)) if rows.len() >= limit => TailPosition {
-            transaction: *transaction,
-            id: row.id,
-        },
-        _ if limit > 0 && watermark > after.transaction => all_before(watermark),
-        _ => after,
-    };
-    let events = rows.into_iter().map(|(_, row)| row.into()).collect();
-    Ok((events, position))
 }
 
 /// See [`EventStore::count_by`](crate::store::EventStore::count_by).

@@ -7,7 +7,7 @@ use super::PostgresStore;
 use super::leases::fence;
 use super::partitions;
 use crate::store::leases::{Fenced, Lease};
-use crate::store::retention::{RetentionStore, Seen, Slice};
+use crate::store::retention::{RetentionStore, Seen, Slice, Unread};
 use crate::store::{ErrorKind, StoreError};
 use async_trait::async_trait;
 use chrono::{DateTime, Days, NaiveDate, Utc};
@@ -45,10 +45,28 @@ impl RetentionStore for PostgresStore {
             .await
     }
 
-    async fn drop_day(&self, lease: &Lease, day: NaiveDate) -> Result<Fenced<()>, StoreError> {
+    async fn followers_behind(&self, day: NaiveDate) -> Result<Unread, StoreError> {
+        self.pools
+            .maintain(async |client| {
+                let row = client.query_one(BEHIND, &[&day]).await?;
+                Ok(Unread {
+                    followers: row.try_get(0)?,
+                    seq: row.try_get(1)?,
+                    revisions: row.try_get(2)?,
+                })
+            })
+            .await
+    }
+
+    async fn drop_day(
+        &self,
+        lease: &Lease,
+        day: NaiveDate,
+        behind: &Unread,
+    ) -> Result<Fenced<()>, StoreError> {
         let dropped = self
             .pools
-            .maintain(async |client| drop_day(client, lease, day).await)
+            .maintain(async |client| drop_day(client, lease, day, behind).await)
             .await?;
         if dropped == Fenced::Done(()) {
             self.partitions.forget();
@@ -57,6 +75,27 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn trim(
+        &self,
+        lease: &Lease,
+        keep: u32,
+        unread: bool,
+        after: i64,
+        limit: u32,
+    ) -> Result<Fenced<Slice>, StoreError> {
+        self.pools
+            .maintain(async |client| {
+                let transaction = client.transaction().await?;
+                if !fence(&transaction, lease).await? {
+                    return Ok(Fenced::Lost);
+                }
+                let slice = trim(&transaction, keep, unread, after, limit).await?;
+                transaction.commit().await?;
+                Ok(Fenced::Done(slice))
+            })
+            .await
+    }
+
+    async fn trim_headers(
         &self,
         lease: &Lease,
         keep: u32,
@@ -69,13 +108,59 @@ impl RetentionStore for PostgresStore {
                 if !fence(&transaction, lease).await? {
                     return Ok(Fenced::Lost);
                 }
-                let slice = trim(&transaction, keep, after, limit).await?;
+                let days = partitions::attached(transaction.client()).await?;
+                let days: Vec<NaiveDate> = days.into_iter().collect();
+                let row = transaction
+                    .query_one(
+                        HEADERS,
+                        &[&after, &i64::from(keep), &i64::from(limit), &days],
+                    )
+                    .await?;
+                let (deleted, last): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
                 transaction.commit().await?;
-                Ok(Fenced::Done(slice))
+                Ok(Fenced::Done(Slice {
+                    deleted: deleted.unsigned_abs(),
+                    next: last,
+                }))
             })
             .await
     }
 }
+
+/// Followers that have a commit with an event of the day before them. What has no number yet is before
+/// all of them.
+const BEHIND: &str = "\
+    SELECT (SELECT coalesce(array_agg(f.name), '{}') FROM followers AS f \
+            CROSS JOIN LATERAL (SELECT position FROM follower_positions \
+                                WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
+            WHERE f.state <> 'gapped' \
+              AND (EXISTS (SELECT FROM log_commits \
+                           WHERE seq >= p.position >> 12 AND (seq << 12 | 4095) > p.position \
+                             AND $1::date = ANY (buckets)) \
+                   OR EXISTS (SELECT FROM log_arrivals WHERE $1::date = ANY (buckets)))), \
+           (SELECT coalesce(max(seq), 0) FROM log_commits), \
+           (SELECT coalesce(sum(revision), 0)::bigint FROM followers)";
+
+/// The newest header stays, so that the log has an end. `$4` are the days that have a partition: a header
+/// of one of them stays, without a look at each.
+const HEADERS: &str = "\
+    WITH slice AS ( \
+        SELECT seq, block, buckets FROM log_commits \
+        WHERE seq > $1 AND numbered_at < now() - make_interval(days => $2::bigint::int) \
+          AND seq < (SELECT max(seq) FROM log_commits) \
+        ORDER BY seq LIMIT $3 \
+    ), deleted AS ( \
+        DELETE FROM log_commits WHERE seq IN ( \
+            SELECT slice.seq FROM slice \
+            WHERE NOT buckets && $4::date[] \
+              AND NOT ('0001-01-01' = ANY (buckets) \
+                       AND EXISTS (SELECT FROM user_interactions_unordered AS event \
+                                   WHERE event.id >= slice.block << 12 \
+                                     AND event.id < (slice.block + 1) << 12))) \
+        RETURNING seq \
+    ) \
+    SELECT (SELECT count(*) FROM deleted), \
+           (SELECT max(seq) FROM slice HAVING count(*) >= $3)";
 
 /// Drops the partition of a day in one message, which the server carries out as one transaction: a
 /// process that stops in the middle leaves no lock on the log. Under the lock, for which the
@@ -86,12 +171,30 @@ async fn drop_day(
     client: &Client,
     lease: &Lease,
     day: NaiveDate,
+    unread: &Unread,
 ) -> Result<Fenced<()>, StoreError> {
     let name = partitions::name(day);
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let held = format!(
-        "FROM leases WHERE name = '{}' AND token = {}",
-        lease.name.replace('\'', "''"),
+        "FROM leases WHERE name = {} AND token = {}",
+        quoted(&lease.name),
         lease.token
+    );
+    let behind: Vec<String> = unread.followers.iter().map(|name| quoted(name)).collect();
+    let gapped = format!(
+        "UPDATE followers \
+         SET state = 'gapped', revision = revision + 1, changed_at = clock_timestamp(), \
+             reason = 'the retention dropped the day {day}, which was not read to its end' \
+         WHERE name = ANY (ARRAY[{}]::text[])",
+        behind.join(",")
+    );
+    let floor = floor_after(day);
+    let literal = partitions::literal(day);
+    let as_it_was = format!(
+        "(SELECT coalesce(sum(revision), 0) FROM followers) = {} \
+         AND NOT EXISTS (SELECT FROM log_commits WHERE seq > {} AND date '{literal}' = ANY (buckets)) \
+         AND NOT EXISTS (SELECT FROM log_arrivals WHERE date '{literal}' = ANY (buckets))",
+        unread.revisions, unread.seq
     );
     let sql = format!(
         "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
@@ -101,7 +204,8 @@ async fn drop_day(
              PERFORM {held} FOR KEY SHARE NOWAIT; \
              IF FOUND AND EXISTS (SELECT FROM pg_inherits WHERE inhrelid = '{name}'::regclass \
                  AND inhparent = 'user_interactions'::regclass AND NOT inhdetachpending) \
-             THEN DROP TABLE {name}; END IF; \
+                 AND {as_it_was} \
+             THEN DROP TABLE {name}; {gapped}; {floor}; END IF; \
          END $$; \
          SELECT to_regclass('{name}') IS NULL, EXISTS (SELECT {held})"
     );
@@ -123,9 +227,17 @@ async fn drop_day(
         (false, false) => Ok(Fenced::Lost),
         (false, true) => Err(StoreError::new(
             ErrorKind::Transient,
-            format!("{name} was detached while it was being dropped, and stays"),
+            format!(
+                "{name} stays for now: it was detached, or a follower or the day itself has changed"
+            ),
         )),
     }
+}
+
+/// The statement that says that days up to this one are not complete any more.
+fn floor_after(day: NaiveDate) -> String {
+    let since = partitions::literal(day.succ_opt().unwrap_or(day));
+    format!("UPDATE log_floor SET complete_since = greatest(complete_since, date '{since}')")
 }
 
 /// Whether the whole day is more than `keep` days ago: exactly the days that
@@ -158,12 +270,32 @@ fn check_clock(theirs: DateTime<Utc>, ours: DateTime<Utc>) -> Result<(), StoreEr
 async fn trim(
     transaction: &Transaction<'_>,
     keep: u32,
+    unread: bool,
     after: i64,
     limit: u32,
 ) -> Result<Slice, StoreError> {
     let cutoff = format!("now() - interval '{keep} days'");
+    // What has no number yet is unread too.
+    let first_unread = "SELECT least((SELECT min(block) FROM log_commits \
+                                      WHERE seq > (SELECT min(p.position >> 12) FROM followers AS f \
+                                                   CROSS JOIN LATERAL ( \
+                                                       SELECT position FROM follower_positions \
+                                                       WHERE follower = f.name \
+                                                       ORDER BY n DESC LIMIT 1) AS p \
+                                                   WHERE f.state <> 'gapped') - 1), \
+                                     CASE WHEN EXISTS (SELECT FROM followers) \
+                                          THEN (SELECT min(block) FROM log_arrivals) END)";
+    let unread_from = match unread {
+        true => i64::MAX,
+        false => {
+            let row = transaction.query_one(first_unread, &[]).await?;
+            row.try_get::<_, Option<i64>>(0)?
+                .map_or(i64::MAX, |block| block << 12)
+        }
+    };
+    let goes = format!("received_at < {cutoff} AND id < {unread_from}");
     let look = format!(
-        "SELECT max(id), count(*), count(*) FILTER (WHERE received_at < {cutoff}), \
+        "SELECT max(id), count(*), count(*) FILTER (WHERE {goes}), \
                 count(*) FILTER (WHERE received_at > now() + interval '1 day'), now() \
          FROM (SELECT id, received_at FROM user_interactions_unordered \
                WHERE id > {after} ORDER BY id LIMIT {limit}) AS slice"
@@ -176,17 +308,38 @@ async fn trim(
         old: count(2)?,
         ahead: count(3)?,
     };
-    check_clock(row.try_get(4)?, Utc::now())?;
+    let now: DateTime<Utc> = row.try_get(4)?;
+    check_clock(now, Utc::now())?;
     let next = last.filter(|_| seen.goes_on(limit));
     let Some(last) = last.filter(|_| seen.old > 0) else {
         return Ok(Slice { deleted: 0, next });
     };
     let delete = format!(
-        "DELETE FROM user_interactions_unordered \
-         WHERE id > {after} AND id <= {last} AND received_at < {cutoff}"
+        "WITH deleted AS ( \
+             DELETE FROM user_interactions_unordered \
+             WHERE id > {after} AND id <= {last} AND {goes} RETURNING id \
+         ), gapped AS ( \
+             UPDATE followers AS f \
+             SET state = 'gapped', revision = revision + 1, changed_at = clock_timestamp(), \
+                 reason = 'the retention deleted events that were not read' \
+             WHERE state <> 'gapped' \
+               AND (SELECT max(seq << 12 | (deleted.id & 4095)) \
+                    FROM deleted JOIN log_commits ON block = deleted.id >> 12) \
+                   > (SELECT position FROM follower_positions \
+                      WHERE follower = f.name ORDER BY n DESC LIMIT 1) \
+         ) SELECT count(*) FROM deleted"
     );
-    let deleted = transaction.execute(&delete, &[]).await?;
-    Ok(Slice { deleted, next })
+    let deleted: i64 = transaction.query_one(&delete, &[]).await?.try_get(0)?;
+    let day = now
+        .date_naive()
+        .checked_sub_days(Days::new(u64::from(keep)));
+    if let Some(day) = day {
+        transaction.batch_execute(&floor_after(day)).await?;
+    }
+    Ok(Slice {
+        deleted: deleted.unsigned_abs(),
+        next,
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 diesel::table! {
     user_interactions (id) {
         id -> BigInt,
-        transaction -> BigInt,
         timestamp -> Timestamptz,
         received_at -> Timestamptz,
         event_id -> Uuid,
@@ -48,5 +47,65 @@ diesel::table! {
         body -> Bytea,
         headers -> Jsonb,
         history -> Jsonb,
+    }
+}
+
+diesel::table! {
+    log_commits (seq) {
+        seq -> BigInt,
+        block -> BigInt,
+        events -> Integer,
+        buckets -> Array<Date>,
+        types -> Array<Text>,
+        numbered_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    log_floor (single) {
+        single -> Bool,
+        complete_since -> Nullable<Date>,
+    }
+}
+
+diesel::table! {
+    followers (name) {
+        name -> Text,
+        kind -> Text,
+        state -> Text,
+        reason -> Nullable<Text>,
+        on_error -> Text,
+        revision -> BigInt,
+        rebuild -> Bool,
+        complete_since -> Nullable<Date>,
+        declared_at -> Timestamptz,
+        changed_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    follower_declarations (follower, holds_from) {
+        follower -> Text,
+        holds_from -> BigInt,
+        types -> Array<Text>,
+    }
+}
+
+diesel::table! {
+    follower_positions (follower, n) {
+        follower -> Text,
+        n -> BigInt,
+        position -> BigInt,
+        stored_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    follower_replays (letter) {
+        letter -> Uuid,
+        follower -> Text,
+        position -> BigInt,
+        event -> Jsonb,
+        requested_at -> Timestamptz,
     }
 }

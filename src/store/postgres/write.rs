@@ -10,23 +10,23 @@ use std::sync::LazyLock;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-/// Rows go in sorted by `event_id`, so that two batches that share ids cannot deadlock; their `id`s
-/// are drawn beforehand and given out by the place in the batch, so that the log keeps its order.
+/// Rows go in sorted by `event_id`, so that two batches that share ids cannot deadlock; their `id`s are
+/// one block, given out by the place in the batch, so that the log keeps its order. What is new is
+/// announced in `log_arrivals`, from where the block gets its number; the sets of days and types are
+/// those of the whole batch, since to compute them here would cost more than to say too much.
 /// The text of a payload is parsed by PostgreSQL alone. The answer is one row: null when every row
 /// was new, as nearly always, else the ids of those that were. A row of the answer for each row of
 /// the batch would cost both sides more than the question.
 const INSERT: &str = "\
     WITH drawn AS MATERIALIZED ( \
-        SELECT array_agg(nextval('user_interactions_id_seq')) AS ids, \
-               pg_current_xact_id()::text::bigint AS transaction \
-        FROM generate_series(1, $1::int4) \
+        SELECT nextval('log_blocks') AS block \
     ), inserted AS ( \
     INSERT INTO user_interactions \
-        (id, transaction, \"timestamp\", received_at, event_id, bucket, processed, source, \
-         producer, event_type, user_id, session_id, original_id, event_data) \
-    SELECT drawn.ids[t.place], drawn.transaction, t.occurred_at, t.received_at, t.event_id, \
-           t.bucket, true, t.source, t.producer, t.event_type, t.user_id, t.session_id, \
-           t.original_id, t.event_data::jsonb \
+        (id, \"timestamp\", received_at, event_id, bucket, processed, source, producer, event_type, \
+         user_id, session_id, original_id, event_data) \
+    SELECT drawn.block << 12 | t.place, t.occurred_at, t.received_at, t.event_id, t.bucket, true, \
+           t.source, t.producer, t.event_type, t.user_id, t.session_id, t.original_id, \
+           t.event_data::jsonb \
     FROM drawn, unnest($2::int4[], $3::timestamptz[], $4::timestamptz[], $5::uuid[], $6::date[], \
                        $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], \
                        $12::text[], $13::text[]) \
@@ -34,19 +34,27 @@ const INSERT: &str = "\
                user_id, session_id, original_id, event_data) \
     ON CONFLICT DO NOTHING \
     RETURNING event_id \
+    ), counted AS ( \
+        SELECT count(*)::int4 AS events FROM inserted \
+    ), arrived AS ( \
+        INSERT INTO log_arrivals (block, events, buckets, types) \
+        SELECT drawn.block, counted.events, $14::date[], $15::text[] FROM drawn, counted \
+        WHERE counted.events > 0 \
     ) \
-    SELECT CASE WHEN count(*) < $1 THEN coalesce(array_agg(event_id), '{}') END FROM inserted";
+    SELECT CASE WHEN counted.events < $1::int4 \
+                THEN (SELECT coalesce(array_agg(event_id), '{}') FROM inserted) END \
+    FROM counted";
 
-/// The insert under the lane's lock, which is held until the commit; no `id` is drawn before the lock is
+/// The insert under the lane's lock, which is held until the commit; no block is drawn before the lock is
 /// held. The lock is part of the statement: a process stopped between two statements would keep it.
 static INSERT_IN_LANE: LazyLock<String> = LazyLock::new(|| {
     INSERT
         .replacen(
             "WITH drawn",
-            "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($14)), drawn",
+            "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($16)), drawn",
             1,
         )
-        .replacen("FROM generate_series", "FROM lane, generate_series", 1)
+        .replacen("AS block )", "AS block FROM lane )", 1)
 });
 
 /// The columns of a batch, sorted by id. Texts are borrowed from the events.
@@ -64,13 +72,18 @@ struct Columns<'a> {
     session_id: Vec<Option<&'a str>>,
     original_id: Vec<Option<&'a str>>,
     event_data: Vec<&'a str>,
+    buckets: Vec<NaiveDate>,
+    types: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
     fn of(rows: &'a [Event]) -> Self {
-        let mut sorted: Vec<(i32, &Event)> = (1..).zip(rows).collect();
+        let mut sorted: Vec<(i32, &Event)> = (0..).zip(rows).collect();
         // Stable: of two rows with the same id the first one stays ahead, and wins.
         sorted.sort_by_key(|(_, event)| event.event_id);
+        let buckets: BTreeSet<NaiveDate> =
+            rows.iter().map(|row| id::bucket(&row.event_id)).collect();
+        let types: BTreeSet<&str> = rows.iter().map(|row| row.event_type.as_str()).collect();
         Self {
             count: i32::try_from(sorted.len()).unwrap_or(i32::MAX),
             place: sorted.iter().map(|(place, _)| *place).collect(),
@@ -85,10 +98,12 @@ impl<'a> Columns<'a> {
             session_id: column(&sorted, |event| event.session_id.as_deref()),
             original_id: column(&sorted, |event| event.original_id.as_deref()),
             event_data: column(&sorted, |event| event.event_data.get()),
+            buckets: buckets.into_iter().collect(),
+            types: types.into_iter().collect(),
         }
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 13] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
         [
             &self.count,
             &self.place,
@@ -103,6 +118,8 @@ impl<'a> Columns<'a> {
             &self.session_id,
             &self.original_id,
             &self.event_data,
+            &self.buckets,
+            &self.types,
         ]
     }
 }
@@ -125,14 +142,14 @@ pub(super) async fn insert(
         tracing::warn!(%error, "could not make the partitions of the coming days");
     }
     partitions
-        .ensure(client, columns.bucket.iter().copied())
+        .ensure(client, columns.buckets.iter().copied())
         .await?;
     match execute(client, &columns, lane).await {
         Err(error) if is_missing_partition(&error) => {
             // Dropped since we last looked.
             partitions.forget();
             partitions
-                .ensure(client, columns.bucket.iter().copied())
+                .ensure(client, columns.buckets.iter().copied())
                 .await?;
             execute(client, &columns, lane).await.map_err(|error| {
                 if is_missing_partition(&error) {
@@ -171,7 +188,7 @@ const UNFILLED: &str = "\
     SELECT string_agg(attname, ', ') FROM pg_attribute \
     WHERE attrelid = 'user_interactions'::regclass AND attnum > 0 AND NOT attisdropped \
       AND attnotnull AND NOT atthasdef AND attidentity = '' \
-      AND attname NOT IN ('id', 'transaction', 'timestamp', 'received_at', 'event_id', 'bucket', \
+      AND attname NOT IN ('id', 'timestamp', 'received_at', 'event_id', 'bucket', \
                           'processed', 'source', 'producer', 'event_type', 'user_id', 'session_id', \
                           'original_id', 'event_data') \
       AND NOT EXISTS (SELECT FROM pg_trigger \
@@ -232,8 +249,8 @@ fn probe_statements(rows: &[Event], lane: Option<i64>) -> String {
     });
     format!(
         "{lane}INSERT INTO user_interactions \
-            (event_id, bucket, processed, source, producer, event_type) \
-         SELECT gen_random_uuid(), bucket, true, 'write_probe'::text, 'eclusa'::text, \
+            (id, event_id, bucket, processed, source, producer, event_type) \
+         SELECT 0, gen_random_uuid(), bucket, true, 'write_probe'::text, 'eclusa'::text, \
                 'eclusa.write_probe'::text \
          FROM unnest('{{{}}}'::date[]) AS bucket; \
          ROLLBACK AND CHAIN",

@@ -64,6 +64,14 @@ pub(super) fn acquire(
     }))
 }
 
+/// See [`LeaseStore::holder`].
+pub(super) fn holder(connection: &mut SqliteConnection, name: &str) -> QueryResult<Option<String>> {
+    let now = now(connection)?;
+    let held = dsl::leases.find(name).filter(dsl::until.gt(now));
+    let holder = held.select(dsl::holder).first(connection).optional()?;
+    Ok(holder.flatten())
+}
+
 /// See [`LeaseStore::renew`].
 pub(super) fn renew(
     connection: &mut SqliteConnection,
@@ -132,12 +140,7 @@ impl LeaseStore for SqliteStore {
     async fn holder(&self, name: &str) -> Result<Option<String>, StoreError> {
         let name = name.to_owned();
         self.readers
-            .read(move |connection| {
-                let now = now(connection)?;
-                let held = dsl::leases.find(name).filter(dsl::until.gt(now));
-                let holder = held.select(dsl::holder).first(connection).optional()?;
-                Ok(holder.flatten())
-            })
+            .read(move |connection| Ok(holder(connection, &name)?))
             .await
     }
 

@@ -4,19 +4,23 @@
 //! connections of their own (`readers`) and neither wait for it nor hold it up.
 
 mod command;
+mod commits;
 mod connection;
 mod dead_letters_read;
 mod dead_letters_write;
+mod followers;
 mod leases;
 mod migrate;
 mod read;
 mod readers;
+mod record;
 mod retention;
 mod schema;
 mod write;
 mod writer;
 
 pub use migrate::migrate;
+pub use record::record;
 
 use super::compatibility::Schema;
 use super::dead_letters::{
@@ -24,7 +28,6 @@ use super::dead_letters::{
 };
 use super::{
     Count, CountBy, DeadLetterStore, EventFilter, EventStore, Page, RowOutcome, StoreError,
-    TailPosition,
 };
 use crate::event::{Event, Rows, StoredEvent};
 use async_trait::async_trait;
@@ -106,24 +109,6 @@ impl EventStore for SqliteStore {
         let filter = filter.clone();
         self.readers
             .read(move |connection| Ok(read::list(connection, &filter, before, limit)?))
-            .await
-    }
-
-    async fn tail_from_now(&self) -> Result<TailPosition, StoreError> {
-        self.readers
-            .read(|connection| Ok(read::tail_from_now(connection)?))
-            .await
-    }
-
-    async fn tail(
-        &self,
-        filter: &EventFilter,
-        after: TailPosition,
-        limit: usize,
-    ) -> Result<(Vec<StoredEvent>, TailPosition), StoreError> {
-        let filter = filter.clone();
-        self.readers
-            .read(move |connection| Ok(read::tail(connection, &filter, after, limit)?))
             .await
     }
 

@@ -3,7 +3,7 @@
 use super::schema::user_interactions::dsl;
 use crate::event::StoredEvent;
 use crate::store::rows::{EventRow, IdColumn, page};
-use crate::store::{Count, CountBy, EventFilter, Page, TailPosition, queries};
+use crate::store::{Count, CountBy, EventFilter, Page, queries};
 use diesel::dsl::max;
 use diesel::prelude::*;
 use uuid::Uuid;
@@ -45,40 +45,6 @@ pub(super) fn list(
         .limit(queries::as_limit(limit))
         .load(connection)?;
     Ok(page(rows, limit))
-}
-
-/// The position behind everything there is. One writer commits in the order of `id`, so the
-/// highest one is exact.
-pub(super) fn tail_from_now(connection: &mut SqliteConnection) -> QueryResult<TailPosition> {
-    let id = last_id(connection)?;
-    Ok(TailPosition { transaction: 0, id })
-}
-
-/// Events behind `after`. The position moves on over what does not pass the filter.
-pub(super) fn tail(
-    connection: &mut SqliteConnection,
-    filter: &EventFilter,
-    after: TailPosition,
-    limit: usize,
-) -> QueryResult<(Vec<StoredEvent>, TailPosition)> {
-    // Before the query: what is committed in between is for the next call.
-    let last = last_id(connection)?.max(after.id);
-    let query = dsl::user_interactions
-        .select(queries::event_columns!())
-        .into_boxed();
-    let rows: Vec<EventRow> = queries::filter_events!(query, filter)
-        .filter(dsl::id.gt(after.id))
-        .filter(dsl::id.le(last))
-        .order(dsl::id.asc())
-        .limit(queries::as_limit(limit))
-        .load(connection)?;
-    let id = match rows.last() {
-        Some(row) if rows.len() >= limit => row.id,
-        _ if limit == 0 => after.id,
-        _ => last,
-    };
-    let events = rows.into_iter().map(Into::into).collect();
-    Ok((events, TailPosition { transaction: 0, id }))
 }
 
 /// See [`EventStore::count_by`](crate::store::EventStore::count_by).

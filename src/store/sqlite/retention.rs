@@ -2,13 +2,15 @@
 
 use super::SqliteStore;
 use super::connection::SqliteFailure;
+use super::followers;
 use super::leases;
 use super::schema::user_interactions::dsl;
 use crate::store::StoreError;
+use crate::store::commit_log::Position;
 use crate::store::leases::{Fenced, Lease};
-use crate::store::retention::{RetentionStore, Seen, Slice};
+use crate::store::retention::{RetentionStore, Seen, Slice, Unread};
 use async_trait::async_trait;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate};
 use diesel::prelude::*;
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -18,6 +20,7 @@ pub(super) fn trim(
     connection: &mut SqliteConnection,
     lease: &Lease,
     keep: u32,
+    unread: bool,
     after: i64,
     limit: u32,
 ) -> Result<Fenced<Slice>, SqliteFailure> {
@@ -26,6 +29,11 @@ pub(super) fn trim(
     }
     let now = leases::now(connection)?;
     let cutoff = now.saturating_sub(i64::from(keep).saturating_mul(DAY_MICROS));
+    let unread_from = match unread {
+        true => i64::MAX,
+        false => followers::least_position(connection)?.map_or(i64::MAX, |read| read.0),
+    };
+    let goes = |id: i64, at: i64| at < cutoff && id <= unread_from;
     let tomorrow = now.saturating_add(DAY_MICROS);
     let slice: Vec<(i64, i64)> = dsl::user_interactions
         .select((dsl::id, dsl::received_at))
@@ -35,7 +43,7 @@ pub(super) fn trim(
         .load(connection)?;
     let seen = Seen {
         rows: slice.len() as u64,
-        old: slice.iter().filter(|(_, at)| *at < cutoff).count() as u64,
+        old: slice.iter().filter(|(id, at)| goes(*id, *at)).count() as u64,
         ahead: slice.iter().filter(|(_, at)| *at > tomorrow).count() as u64,
     };
     let last = slice.last().map(|(id, _)| *id);
@@ -45,9 +53,20 @@ pub(super) fn trim(
     };
     let deleted = diesel::delete(dsl::user_interactions)
         .filter(dsl::id.gt(after))
-        .filter(dsl::id.le(last))
+        .filter(dsl::id.le(last.min(unread_from)))
         .filter(dsl::received_at.lt(cutoff))
         .execute(connection)?;
+    let newest = slice
+        .iter()
+        .filter(|(id, at)| goes(*id, *at))
+        .map(|(id, _)| *id);
+    if let Some(newest) = newest.max() {
+        followers::gap(connection, Position(newest))?;
+    }
+    let day = DateTime::from_timestamp_micros(cutoff).and_then(|at| at.date_naive().succ_opt());
+    if let Some(day) = day {
+        followers::raise_floor(connection, day)?;
+    }
     Ok(Fenced::Done(Slice {
         deleted: deleted as u64,
         next,
@@ -64,7 +83,16 @@ impl RetentionStore for SqliteStore {
         Ok(Vec::new())
     }
 
-    async fn drop_day(&self, _lease: &Lease, _day: NaiveDate) -> Result<Fenced<()>, StoreError> {
+    async fn followers_behind(&self, _day: NaiveDate) -> Result<Unread, StoreError> {
+        Ok(Unread::default())
+    }
+
+    async fn drop_day(
+        &self,
+        _lease: &Lease,
+        _day: NaiveDate,
+        _behind: &Unread,
+    ) -> Result<Fenced<()>, StoreError> {
         Ok(Fenced::Done(()))
     }
 
@@ -72,12 +100,28 @@ impl RetentionStore for SqliteStore {
         &self,
         lease: &Lease,
         keep: u32,
+        unread: bool,
         after: i64,
         limit: u32,
     ) -> Result<Fenced<Slice>, StoreError> {
         let lease = lease.clone();
         self.writer
-            .ask(limit as usize, move |c| trim(c, &lease, keep, after, limit))
+            .ask(limit as usize, move |c| {
+                trim(c, &lease, keep, unread, after, limit)
+            })
             .await
+    }
+
+    async fn trim_headers(
+        &self,
+        _lease: &Lease,
+        _keep: u32,
+        _after: i64,
+        _limit: u32,
+    ) -> Result<Fenced<Slice>, StoreError> {
+        Ok(Fenced::Done(Slice {
+            deleted: 0,
+            next: None,
+        }))
     }
 }

@@ -57,3 +57,62 @@ diesel::table! {
         until -> BigInt,
     }
 }
+
+diesel::table! {
+    log_generation (single) {
+        single -> Integer,
+        generation -> BigInt,
+    }
+}
+
+diesel::table! {
+    log_floor (single) {
+        single -> Integer,
+        complete_since -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    followers (name) {
+        name -> Text,
+        kind -> Text,
+        state -> Text,
+        reason -> Nullable<Text>,
+        on_error -> Text,
+        revision -> BigInt,
+        rebuild -> Bool,
+        complete_since -> Nullable<Text>,
+        declared_at -> BigInt,
+        changed_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    follower_declarations (follower, holds_from) {
+        follower -> Text,
+        holds_from -> BigInt,
+        types -> Text,
+    }
+}
+
+diesel::table! {
+    follower_positions (follower, n) {
+        follower -> Text,
+        n -> BigInt,
+        position -> BigInt,
+        stored_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    follower_replays (letter) {
+        letter -> Binary,
+        follower -> Text,
+        position -> BigInt,
+        event -> Text,
+        requested_at -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(followers, follower_positions);
+diesel::allow_tables_to_appear_in_same_query!(dead_letters, follower_replays);

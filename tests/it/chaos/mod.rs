@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 
-use crate::harness::{Load, LoadPlan, Log};
+use crate::harness::{Counted, Load, LoadPlan, Log, miscounted};
 use strike::{Strike, Tally};
 use watch::Watch;
 use world::World;
@@ -76,11 +76,13 @@ pub async fn run(plan: &Plan) -> Report {
     world.heal().await;
     watch.follow(&world);
     let drained = drained(&world, &load).await;
+    let miscounted = counted_right(&world).await;
     Report {
         plan: plan.clone(),
         offering,
         recovered,
         drained: drained.is_some(),
+        miscounted,
         findings: match drained {
             Some(findings) => findings,
             None => load.model.check(world.log()).await,
@@ -118,6 +120,23 @@ async fn drained(world: &World, load: &Load) -> Option<crate::harness::Findings>
         sleep(Duration::from_millis(500)).await;
     }
     None
+}
+
+/// Waits until the followers have counted what the log has, and gives what differs at the end.
+async fn counted_right(world: &World) -> Vec<String> {
+    let began = Instant::now();
+    let (database, file) = world.counted();
+    let place = match database {
+        Some(url) => Counted::Postgres(url),
+        None => Counted::Sqlite(&file),
+    };
+    loop {
+        let differences = miscounted(&place).await;
+        if differences.is_empty() || began.elapsed() > RECOVERY {
+            return differences;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
 }
 
 impl World {

@@ -31,6 +31,8 @@ pub struct Report {
     pub recovered: bool,
     /// The backlog was worked off.
     pub drained: bool,
+    /// What the followers have counted otherwise than the log has it.
+    pub miscounted: Vec<String>,
     pub findings: Findings,
     pub counts: Arc<Counts>,
     pub complaints: Vec<String>,
@@ -67,6 +69,14 @@ impl Report {
             "work did not go on after the last strike".into(),
         );
         must(self.drained, "the backlog was not worked off".into());
+        let some: Vec<_> = self.miscounted.iter().take(5).collect();
+        must(
+            some.is_empty(),
+            format!(
+                "{} miscounted by followers: {some:?}",
+                self.miscounted.len()
+            ),
+        );
         let crashes = self.tally.crashes;
         must(
             crashes == 0,
@@ -151,6 +161,7 @@ impl fmt::Display for Report {
         if self.plan.mode == Mode::Ordered {
             line("out of order", findings.swapped.len().to_string())?;
         }
+        line("miscounted by followers", self.miscounted.len().to_string())?;
         line("kills", tally.kills.to_string())?;
         line("cuts", tally.cuts.to_string())?;
         line("stops (SIGSTOP)", tally.stops.to_string())?;

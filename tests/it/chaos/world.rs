@@ -1,5 +1,6 @@
 //! Everything that can be harmed: processes, servers, and the networks between them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -50,6 +51,8 @@ impl World {
         let replicas = if mode.has_broker() { REPLICAS } else { 1 };
         for _ in 0..replicas {
             let mut builder = App::builder()
+                .followers()
+                .set("store.lease_ttl", "5s")
                 .set("http.port", free_port())
                 .set("batch.max_wait", "1s")
                 // Less than a client waits, so that it is told.
@@ -103,6 +106,11 @@ impl World {
 
     pub fn database(&self) -> Option<&str> {
         self.postgres.as_ref().map(|_| self.database.as_str())
+    }
+
+    /// Where the followers of the processes count.
+    pub fn counted(&self) -> (Option<&str>, PathBuf) {
+        (self.database(), self._folder.path().join("eclusa.db"))
     }
 
     pub fn pids(&self) -> Vec<i32> {

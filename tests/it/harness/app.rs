@@ -39,9 +39,16 @@ const FOREIGN: &[&str] = &[
 pub struct AppBuilder {
     settings: BTreeMap<String, Value>,
     env: Vec<(String, String)>,
+    followers: bool,
 }
 
 impl AppBuilder {
+    /// The example with two followers of its own instead of the binary.
+    pub fn followers(mut self) -> Self {
+        self.followers = true;
+        self
+    }
+
     /// SQLite in `dir`, no broker.
     pub fn embedded(self, dir: &Path) -> Self {
         self.set("data_dir", dir.display().to_string())
@@ -93,9 +100,11 @@ impl AppBuilder {
         values.entry("shutdown.grace".into()).or_insert_with(grace);
         let settings = Settings::new(folder.path().join("eclusa.toml"), values);
         let output = Arc::default();
-        let process = spawn(folder.path(), settings.file(), &self.env, &output);
+        let program = program(self.followers);
+        let process = spawn(&program, folder.path(), settings.file(), &self.env, &output);
         App {
             process,
+            program,
             output,
             settings,
             env: self.env,
@@ -113,6 +122,7 @@ impl AppBuilder {
 /// The running binary. Killed on drop; when the test panics, its last lines are printed.
 pub struct App {
     process: Process,
+    program: PathBuf,
     output: Arc<Mutex<Output>>,
     settings: Settings,
     env: Vec<(String, String)>,
@@ -271,6 +281,7 @@ impl App {
         assert!(self.has_exited(), "eclusa runs still");
         self.output.lock().unwrap().url = None;
         self.process = spawn(
+            &self.program,
             self.folder.path(),
             self.settings.file(),
             &self.env,
@@ -308,13 +319,23 @@ impl Drop for App {
     }
 }
 
+/// The binary, or the example `count_by_type`, which lies beside it.
+fn program(followers: bool) -> PathBuf {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_eclusa"));
+    match followers {
+        false => binary,
+        true => binary.with_file_name("examples").join("count_by_type"),
+    }
+}
+
 fn spawn(
+    program: &Path,
     folder: &Path,
     settings: &Path,
     env: &[(String, String)],
     output: &Arc<Mutex<Output>>,
 ) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eclusa"));
+    let mut command = Command::new(program);
     command.arg("--config").arg(settings);
     let own = std::env::vars_os().filter(|(key, _)| {
         let key = key.to_string_lossy();

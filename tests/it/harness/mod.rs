@@ -14,6 +14,7 @@
 
 mod app;
 mod command;
+mod counts;
 mod load;
 mod metrics;
 mod model;
@@ -31,6 +32,7 @@ mod wait;
 
 pub use app::{App, AppBuilder};
 pub use command::{eclusa, told};
+pub use counts::{Counted, miscounted};
 pub use load::{Counts, Load, LoadPlan, event};
 pub use metrics::Metrics;
 pub use model::{Findings, Log, Model};

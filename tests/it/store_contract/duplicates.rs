@@ -40,8 +40,8 @@ async fn comparing_with_large_rows_of_postgresql_stays_within_the_budget() {
     let ids = ids();
     let insert = format!(
         "INSERT INTO user_interactions \
-             (event_id, bucket, source, producer, event_type, user_id, event_data) \
-         SELECT id, '0001-01-01', 'http', 'tests', 't', 'u', \
+             (id, event_id, bucket, source, producer, event_type, user_id, event_data) \
+         SELECT nextval('log_blocks') << 12, id, '0001-01-01', 'http', 'tests', 't', 'u', \
                 jsonb_build_object('a', repeat('x', {PAYLOAD})) \
          FROM unnest($1::uuid[]) AS id"
     );

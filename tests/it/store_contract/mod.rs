@@ -1,6 +1,7 @@
 //! What every store promises, run against each of them.
 
 mod duplicates;
+mod followers;
 mod following;
 mod leases;
 mod letters;
@@ -9,6 +10,8 @@ mod postgres;
 pub mod retention;
 mod sqlite;
 mod writing;
+
+pub use following::follow;
 
 use crate::harness::Postgres;
 use chrono::{DateTime, Utc};
@@ -127,9 +130,18 @@ contract! {
     listing::pages_visit_each_event_once,
     listing::counts_by_field,
     listing::an_unknown_event_is_none,
-    following::a_follower_sees_each_event_once_in_order,
-    following::from_now_on_leaves_out_what_was_before,
-    following::a_filtered_follower_moves_on_over_the_rest,
+    following::a_reader_sees_each_event_once_in_order,
+    following::from_the_end_on_leaves_out_what_was_before,
+    following::a_selection_leaves_out_the_rest,
+    following::a_read_is_bounded_in_bytes_and_misses_nothing,
+    following::a_read_ends_where_it_is_told_to,
+    following::a_backlog_is_counted,
+    followers::a_step_stores_its_effect_and_its_position_together,
+    followers::a_step_without_the_lease_does_nothing,
+    followers::a_declaration_that_changes_takes_effect_at_the_end_of_the_log,
+    followers::commands_do_what_they_say_or_say_why_not,
+    followers::a_dead_letter_of_a_follower_goes_to_it_again_once,
+    followers::what_a_follower_has_not_read_stays,
     letters::a_letter_comes_back_whole,
     letters::texts_no_store_takes_are_mended_and_bytes_are_not,
     letters::the_same_failure_is_kept_once_and_another_is_history,

@@ -5,6 +5,7 @@ use super::*;
 use crate::harness::connect;
 use chrono::{Days, NaiveDate, TimeDelta};
 use eclusa::store::leases::{Fenced, Lease};
+use eclusa::store::retention::Unread;
 use eclusa::store::{ErrorKind, EventFilter};
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ async fn trim_all(store: &dyn Store, lease: &Lease, limit: u32) -> (Vec<u64>, i6
     let mut after = 0;
     let mut slices = Vec::new();
     loop {
-        let Fenced::Done(slice) = store.trim(lease, KEEP, after, limit).await.unwrap() else {
+        let Fenced::Done(slice) = store.trim(lease, KEEP, false, after, limit).await.unwrap()
+        else {
             panic!("the lease is held");
         };
         slices.push(slice.deleted);
@@ -62,7 +64,7 @@ pub async fn old_rows_go_in_slices_and_no_others(store: &dyn Store) {
     // The last slice has five old ones, then one to keep, then an old one again.
     assert_eq!(slices, [10, 10, 6]);
     assert_eq!(ids(store).await, [kept[0].event_id, kept[2].event_id]);
-    let again = store.trim(&lease, KEEP, after, 10).await.unwrap();
+    let again = store.trim(&lease, KEEP, false, after, 10).await.unwrap();
     assert!(matches!(again, Fenced::Done(slice) if slice.deleted == 0 && slice.next.is_none()));
 }
 
@@ -94,9 +96,12 @@ pub async fn nothing_goes_under_a_lost_lease(store: &dyn Store) {
     let lost = lease(store, "me").await;
     store.release(&lost).await.unwrap();
     let held = lease(store, "you").await;
-    assert_eq!(store.trim(&lost, KEEP, 0, 10).await.unwrap(), Fenced::Lost);
+    assert_eq!(
+        store.trim(&lost, KEEP, false, 0, 10).await.unwrap(),
+        Fenced::Lost
+    );
     assert_eq!(ids(store).await.len(), 1);
-    let _ = store.trim(&held, KEEP, 0, 10).await.unwrap();
+    let _ = store.trim(&held, KEEP, false, 0, 10).await.unwrap();
     assert_eq!(ids(store).await.len(), 0);
 }
 
@@ -115,11 +120,18 @@ fn table(day: NaiveDate) -> String {
     format!("user_interactions_{}", day.format("%Y%m%d"))
 }
 
+/// Who is behind a day, when all commits have their number.
+async fn looked_at(store: &dyn Store, day: NaiveDate) -> Unread {
+    store.number_commits().await.unwrap();
+    store.followers_behind(day).await.unwrap()
+}
+
 /// Drops every day that is due.
 async fn drop_all(store: &dyn Store, lease: &Lease) -> Vec<NaiveDate> {
     let days = store.due_days(KEEP).await.unwrap();
     for day in &days {
-        let dropped = store.drop_day(lease, *day).await.unwrap();
+        let behind = looked_at(store, *day).await;
+        let dropped = store.drop_day(lease, *day, &behind).await.unwrap();
         assert_eq!(dropped, Fenced::Done(()));
     }
     assert_eq!(store.due_days(KEEP).await.unwrap(), []);
@@ -156,8 +168,8 @@ async fn days_go_oldest_first_and_those_to_keep_stay() {
 pub async fn insert_at_once(client: &mut tokio_postgres::Client) -> bool {
     let transaction = client.transaction().await.unwrap();
     let insert = "SET LOCAL lock_timeout = '150ms'; \
-        INSERT INTO user_interactions (event_id, bucket, source, producer, event_type) \
-        VALUES (gen_random_uuid(), '0001-01-01', 'http', 'tests', 't')";
+        INSERT INTO user_interactions (id, event_id, bucket, source, producer, event_type) \
+        VALUES (0, gen_random_uuid(), '0001-01-01', 'http', 'tests', 't')";
     transaction.batch_execute(insert).await.is_ok()
 }
 
@@ -168,8 +180,9 @@ async fn fails_without_holding_up_events(store: &dyn Store, lease: &Lease, url: 
     const TRIES: usize = 10;
     let mut client = connect(url).await;
     let mut late = 0;
+    let behind = looked_at(store, day(30)).await;
     for _ in 0..TRIES {
-        let mut dropping = Box::pin(store.drop_day(lease, day(30)));
+        let mut dropping = Box::pin(store.drop_day(lease, day(30), &behind));
         let error = loop {
             tokio::select! {
                 dropped = &mut dropping => break dropped.unwrap_err(),
@@ -224,7 +237,11 @@ async fn no_day_is_dropped_under_a_lost_lease() {
     taking.batch_execute(take).await.unwrap();
     fails_without_holding_up_events(store, &first, &url).await;
     taking.commit().await.unwrap();
-    assert_eq!(store.drop_day(&first, day(30)).await.unwrap(), Fenced::Lost);
+    let behind = looked_at(store, day(30)).await;
+    assert_eq!(
+        store.drop_day(&first, day(30), &behind).await.unwrap(),
+        Fenced::Lost
+    );
     assert!(exists(&url, &table(day(30))).await);
     store.release(&first).await.unwrap();
     let second = store.acquire("retention", "me", TTL).await.unwrap();

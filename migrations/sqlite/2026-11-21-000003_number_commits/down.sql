@@ -1,0 +1,2 @@
+DROP TABLE log_generation;
+UPDATE eclusa_schema SET version = 4;

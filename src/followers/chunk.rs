@@ -1,0 +1,67 @@
+//! How much of the log a follower takes at a time.
+
+use std::time::Duration;
+
+/// Events in the first chunk.
+const FIRST: usize = 500;
+/// Most events in a chunk.
+const MOST: usize = 5_000;
+/// How long applying a chunk should take.
+const AIM: Duration = Duration::from_millis(100);
+
+/// The size of the next chunk: as much as can be applied in a tenth of a second, and half of what failed.
+#[derive(Debug)]
+pub(super) struct ChunkSize {
+    events: usize,
+}
+
+impl Default for ChunkSize {
+    fn default() -> Self {
+        Self { events: FIRST }
+    }
+}
+
+impl ChunkSize {
+    pub(super) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// A chunk of `events` was applied in this time.
+    pub(super) fn applied(&mut self, events: usize, took: Duration) {
+        if took > AIM {
+            self.events = (events / 2).max(1);
+        } else if events >= self.events && took < AIM / 2 {
+            self.events = self.events.saturating_mul(2).min(MOST);
+        }
+    }
+
+    /// A chunk of `events` failed, and half of it is tried next. `false` if one event stands alone.
+    pub(super) fn failed(&mut self, events: usize) -> bool {
+        self.events = (events / 2).max(1);
+        events > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_grow_while_they_are_quick_and_halve_when_they_fail() {
+        let mut size = ChunkSize::default();
+        let quick = Duration::from_millis(10);
+        size.applied(3, quick);
+        assert_eq!(size.events(), FIRST);
+        for _ in 0..10 {
+            size.applied(size.events(), quick);
+        }
+        assert_eq!(size.events(), MOST);
+        size.applied(MOST, Duration::from_millis(300));
+        assert_eq!(size.events(), MOST / 2);
+        let mut failing = 9;
+        while size.failed(failing) {
+            failing = size.events();
+        }
+        assert_eq!((failing, size.events()), (1, 1));
+    }
+}

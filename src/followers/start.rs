@@ -1,0 +1,129 @@
+//! Declares the registered followers and starts their actors.
+
+use super::follower::{Follower, FollowerParams};
+use super::log_end::{CommitSignal, LogWatch};
+use super::registry::{Followers, InvalidFollower, Work};
+use super::sequencer::{Sequencer, SequencerParams};
+use crate::maintenance::leader::{Leader, LeaderParams};
+use crate::store::followers::lease_name;
+use crate::store::{Store, StoreError};
+use crate::supervision::{Mailbox, Starter};
+use actix_rt::Arbiter;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How followers run.
+#[derive(Debug, Clone, Copy)]
+pub struct FollowerOptions {
+    /// Lifetime of a lease that is not renewed: how long a follower of a dead process stands still.
+    pub lease_ttl: Duration,
+    /// Followers that may hold a chunk at a time.
+    pub connections: usize,
+}
+
+impl Default for FollowerOptions {
+    fn default() -> Self {
+        Self {
+            lease_ttl: Duration::from_secs(15),
+            connections: 4,
+        }
+    }
+}
+
+/// Why followers cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    #[error(transparent)]
+    Invalid(#[from] InvalidFollower),
+    #[error("a follower cannot be declared: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// The followers of a process at work, until dropped.
+#[derive(Clone)]
+pub struct RunningFollowers {
+    /// The end of the log.
+    pub watch: LogWatch,
+    /// To be raised after each commit of this process; without it the log is looked at ten times a
+    /// second.
+    pub commits: CommitSignal,
+    // Kept because an actor without an address is not restarted.
+    _sequencer: Mailbox<Sequencer>,
+    _followers: Vec<(Mailbox<Leader>, Mailbox<Follower>)>,
+}
+
+impl Followers {
+    /// Declares the followers and starts them, on a thread of their own; the numbering and the leases have
+    /// another one, so that a follower that computes for long does not hold them up. Call it on actix's
+    /// runtime.
+    ///
+    /// # Errors
+    /// A follower is invalid, or the store cannot take the declarations.
+    pub async fn start(
+        self,
+        store: Arc<dyn Store>,
+        options: FollowerOptions,
+        starter: &Starter,
+    ) -> Result<RunningFollowers, NotStarted> {
+        self.check()?;
+        for work in &self.all {
+            let declaration = work.declaration();
+            if store.declare(&declaration).await? {
+                tracing::info!(
+                    follower = declaration.name,
+                    types = ?declaration.types.to_vec(),
+                    "follower declared"
+                );
+            }
+        }
+        let (arbiter, at_work) = (Arbiter::new(), Arbiter::new());
+        let (watch, commits) = (LogWatch::default(), CommitSignal::default());
+        let (sequencer, inbox) = starter.mailbox("sequencer", 0, 1);
+        let params = SequencerParams {
+            log: store.clone(),
+            commits: commits.clone(),
+            watch: watch.clone(),
+            lifecycle: starter.lifecycle.clone(),
+            metrics: Arc::clone(&starter.metrics),
+        };
+        starter.start(&arbiter, inbox, Sequencer::new(params));
+        let turns = Arc::new(Semaphore::new(options.connections.max(1)));
+        let start_follower = |(index, work): (usize, Work)| {
+            let (actor, leadership) = Leader::new(LeaderParams {
+                name: lease_name(work.name()),
+                ttl: options.lease_ttl,
+                store: store.clone(),
+                lifecycle: starter.lifecycle.clone(),
+                metrics: Arc::clone(&starter.metrics),
+            });
+            let (leader, inbox) = starter.mailbox("follower_leader", index, 1);
+            starter.start(&arbiter, inbox, actor);
+            let (follower, inbox) = starter.mailbox("follower", index, 1);
+            let params = FollowerParams {
+                work,
+                leadership,
+                log: store.clone(),
+                store: store.clone(),
+                watch: watch.clone(),
+                turns: Arc::clone(&turns),
+                lifecycle: starter.lifecycle.clone(),
+                metrics: Arc::clone(&starter.metrics),
+            };
+            starter.start(&at_work, inbox, Follower::new(params));
+            (leader, follower)
+        };
+        let running = self
+            .all
+            .into_iter()
+            .enumerate()
+            .map(start_follower)
+            .collect();
+        Ok(RunningFollowers {
+            watch,
+            commits,
+            _sequencer: sequencer,
+            _followers: running,
+        })
+    }
+}

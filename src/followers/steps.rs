@@ -1,0 +1,319 @@
+//! The steps of a follower: each stores a position, and what goes with it.
+
+use super::follower::{Cursor, LogReader, Next};
+use super::projection::Projection;
+use super::registry::Work;
+use super::transactional::{ApplyChunk, Reset};
+use crate::event::{Cause, id};
+use crate::store::commit_log::{LoggedEvent, Position};
+use crate::store::dead_letters::{DeadLetter, DeadLetterFailure};
+use crate::store::followers::{Also, FollowerState, OnError, Step};
+use crate::store::leases::Fenced;
+use crate::store::transaction::{Effect, EffectError, NoEffect};
+use crate::store::{ErrorKind, StoreError};
+use chrono::Utc;
+use futures::FutureExt;
+use serde_json::Value;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Failures of one chunk that may pass by themselves, before it is halved.
+const TRIES: u32 = 3;
+/// Events in a row that may become dead letters. More are not the events' fault.
+const DEAD_IN_A_ROW: u32 = 10;
+/// Replays that are done before the log is looked at again.
+const REPLAYS: usize = 100;
+
+impl LogReader<'_> {
+    /// Stores a position together with an effect.
+    async fn step(
+        &self,
+        cursor: &mut Cursor,
+        to: Position,
+        also: Also,
+        effect: Arc<dyn Effect>,
+    ) -> Result<Next, EffectError> {
+        let step = Step {
+            lease: self.lease.clone(),
+            follower: cursor.record.name.clone(),
+            revision: cursor.record.revision,
+            n: cursor.record.n,
+            to,
+            also,
+        };
+        let stepping = AssertUnwindSafe(self.params.store.step(step, effect)).catch_unwind();
+        let done = stepping.await.unwrap_or_else(|_| {
+            let message = "the follower's code panicked";
+            Err(StoreError::transient(Cause::Panic, message).into())
+        })?;
+        match done {
+            Fenced::Done(()) => {
+                cursor.record.n = cursor.record.n.saturating_add(1);
+                cursor.record.position = to;
+                cursor.read = to;
+                cursor.stored_at = Instant::now();
+                Ok(Next::Moved)
+            }
+            Fenced::Lost => Ok(Next::Reload),
+        }
+    }
+
+    /// Stores the position over events that do not concern it.
+    pub(super) async fn store_progress(&mut self, cursor: &mut Cursor) -> Next {
+        let to = cursor.read;
+        match self
+            .step(cursor, to, Also::Nothing, Arc::new(NoEffect))
+            .await
+        {
+            Ok(next) => next,
+            Err(error) => {
+                self.wait_after("the position cannot be stored", error);
+                Next::Again
+            }
+        }
+    }
+
+    /// Has the follower wait after an error that says nothing about an event.
+    fn wait_after(&mut self, what: &str, error: EffectError) {
+        let error = match error {
+            EffectError::Store(error) => error,
+            EffectError::Refused(message) => StoreError::new(ErrorKind::Transient, message),
+        };
+        self.failed(what, &error);
+    }
+
+    /// Applies a chunk; see [`Projection::apply`] for what follows a failure.
+    pub(super) async fn apply(
+        &mut self,
+        cursor: &mut Cursor,
+        projection: &Arc<dyn Projection>,
+        events: Arc<[LoggedEvent]>,
+        to: Position,
+    ) -> Next {
+        let effect = Arc::new(ApplyChunk {
+            projection: Arc::clone(projection),
+            events: Arc::clone(&events),
+        });
+        match self.step(cursor, to, Also::Nothing, effect).await {
+            Ok(next) => next,
+            Err(error) => self.not_applied(cursor, &events, error).await,
+        }
+    }
+
+    /// Does what follows when a chunk could not be applied or sent.
+    pub(super) async fn not_applied(
+        &mut self,
+        cursor: &mut Cursor,
+        events: &[LoggedEvent],
+        error: EffectError,
+    ) -> Next {
+        if !self.is_the_events(&error) {
+            // It may be the size of the chunk that is too much for a limit of the database.
+            self.size.failed(events.len());
+            self.wait_after("a chunk cannot be applied", error);
+            return Next::Again;
+        }
+        self.tries = 0;
+        let Some(first) = events.first() else {
+            return Next::Again;
+        };
+        if self.size.failed(events.len()) {
+            tracing::debug!(
+                follower = cursor.record.name,
+                events = events.len(),
+                %error,
+                "a chunk cannot be applied as a whole, and is halved"
+            );
+            return Next::Again;
+        }
+        self.fails_alone(cursor, first, &error).await
+    }
+
+    /// Whether an error is that of the events, and not of the store. What may pass is tried a few times.
+    fn is_the_events(&mut self, error: &EffectError) -> bool {
+        match error {
+            EffectError::Refused(_) => true,
+            EffectError::Store(error) => match error.kind() {
+                ErrorKind::Outage | ErrorKind::Operator => false,
+                ErrorKind::Poison => true,
+                ErrorKind::Transient if error.cause() == Cause::Panic => true,
+                ErrorKind::Transient => {
+                    self.tries += 1;
+                    self.tries >= TRIES
+                }
+            },
+        }
+    }
+
+    /// One event cannot be applied: the follower stops before it, or it becomes a dead letter.
+    async fn fails_alone(
+        &mut self,
+        cursor: &mut Cursor,
+        failed: &LoggedEvent,
+        error: &EffectError,
+    ) -> Next {
+        let (name, event) = (&cursor.record.name, &failed.event);
+        let generation = self.params.log.generation().await.unwrap_or(0);
+        let mut reason = format!(
+            "cannot apply event {} of type {} at position {generation}-{}: {error}",
+            event.event_id, event.event_type, failed.position
+        );
+        if cursor.record.on_error == OnError::DeadLetter {
+            if self.dead_in_a_row < DEAD_IN_A_ROW {
+                return self.dead_letter(cursor, failed, error).await;
+            }
+            reason = format!("{DEAD_IN_A_ROW} events in a row failed; {reason}");
+        }
+        tracing::error!(
+            follower = name,
+            reason,
+            "follower broken; resume it when the cause is gone"
+        );
+        let stopped = self
+            .params
+            .store
+            .stop_follower(&self.lease, name, FollowerState::Broken, &reason)
+            .await;
+        if let Err(error) = stopped {
+            self.failed("it cannot be stopped", &error);
+            return Next::Again;
+        }
+        Next::Reload
+    }
+
+    async fn dead_letter(
+        &mut self,
+        cursor: &mut Cursor,
+        failed: &LoggedEvent,
+        error: &EffectError,
+    ) -> Next {
+        let letter = letter(&cursor.record.name, failed, error);
+        let also = Also::DeadLetter(Box::new(letter));
+        match self
+            .step(cursor, failed.position, also, Arc::new(NoEffect))
+            .await
+        {
+            Ok(Next::Moved) => {
+                self.dead_in_a_row += 1;
+                self.metrics.dead_lettered();
+                tracing::error!(
+                    follower = cursor.record.name,
+                    event_id = %failed.event.event_id,
+                    %error,
+                    "event dead-lettered: the follower cannot apply it"
+                );
+                // Not a success that makes chunks grow at once, or resets the number in a row.
+                Next::Again
+            }
+            Ok(next) => next,
+            Err(error) => {
+                self.wait_after("a dead letter cannot be stored", error);
+                Next::Again
+            }
+        }
+    }
+
+    /// Begins a rebuild.
+    pub(super) async fn rebuild(&mut self, cursor: &mut Cursor) {
+        let effect: Arc<dyn Effect> = match &self.params.work {
+            Work::Project(projection) => Arc::new(Reset(Arc::clone(projection))),
+            Work::Send(_) => Arc::new(NoEffect),
+        };
+        match self
+            .step(cursor, Position::START, Also::Rebuild, effect)
+            .await
+        {
+            Ok(Next::Moved) => tracing::info!(follower = cursor.record.name, "rebuild begins"),
+            Ok(_) => {}
+            Err(error) => self.wait_after("the rebuild cannot begin", error),
+        }
+    }
+
+    /// Applies dead letters' events again, each in a transaction of its own. `false` when the record has
+    /// changed, or the lease is lost.
+    pub(super) async fn replay(&mut self, cursor: &mut Cursor) -> bool {
+        let name = cursor.record.name.clone();
+        let pending = match self.params.store.pending_replays(&name, REPLAYS).await {
+            Ok(pending) => pending,
+            Err(error) => {
+                self.failed("its replays cannot be read", &error);
+                return true;
+            }
+        };
+        let stored = cursor.record.position;
+        for replay in pending {
+            self.rest().await;
+            self.tries = 0;
+            let logged = LoggedEvent {
+                position: replay.position,
+                event: replay.event,
+            };
+            let effect: Arc<dyn Effect> = match &self.params.work {
+                Work::Project(projection) => Arc::new(ApplyChunk {
+                    projection: Arc::clone(projection),
+                    events: Arc::from([logged.clone()]),
+                }),
+                Work::Send(outlet) => {
+                    if let Err(error) = self.deliver(&**outlet, std::slice::from_ref(&logged)).await
+                    {
+                        self.replay_failed(cursor, &logged, error).await;
+                        continue;
+                    }
+                    Arc::new(NoEffect)
+                }
+            };
+            match self
+                .step(cursor, stored, Also::Replayed(replay.letter), effect)
+                .await
+            {
+                Ok(Next::Moved) => self.metrics.applied(1),
+                Ok(_) => return false,
+                Err(error) => self.replay_failed(cursor, &logged, error).await,
+            }
+        }
+        true
+    }
+
+    async fn replay_failed(
+        &mut self,
+        cursor: &mut Cursor,
+        failed: &LoggedEvent,
+        error: EffectError,
+    ) {
+        if !self.is_the_events(&error) {
+            return self.wait_after("a dead letter cannot be applied", error);
+        }
+        self.tries = 0;
+        let letter = letter(&cursor.record.name, failed, &error);
+        let also = Also::ReplayFailed(Box::new(letter));
+        let stored = cursor.record.position;
+        if let Err(error) = self.step(cursor, stored, also, Arc::new(NoEffect)).await {
+            self.wait_after("a dead letter cannot be stored", error);
+        }
+    }
+}
+
+/// The dead letter of an event that a follower cannot apply. Its body is the event as JSON.
+fn letter(follower: &str, failed: &LoggedEvent, error: &EffectError) -> DeadLetter {
+    let event = &failed.event;
+    let failure = DeadLetterFailure {
+        at: Utc::now(),
+        cause: Cause::Follower.as_str().to_owned(),
+        error: error.to_string(),
+        sqlstate: None,
+        attempts: 1,
+    };
+    let id = id::of_follower_letter(follower, event.event_id);
+    // A row that was read as JSON can be written as JSON.
+    let body = serde_json::to_vec(event).unwrap_or_default();
+    let mut letter = DeadLetter::new(id, failure, follower, body);
+    letter.event_id = Some(event.event_id);
+    letter.event_type = Some(event.event_type.clone());
+    letter.content_type = Some("application/json".to_owned());
+    letter.headers.insert(
+        "position".to_owned(),
+        Value::String(failed.position.to_string()),
+    );
+    letter
+}

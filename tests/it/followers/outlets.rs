@@ -1,0 +1,73 @@
+//! Followers whose effect lies outside the database.
+
+use super::*;
+use eclusa::followers::SendError;
+use parking_lot::Mutex;
+
+on_both_stores! {
+    what_cannot_be_sent_now_is_sent_later,
+    a_refused_event_stops_the_outlet,
+}
+
+/// A receiver that refuses what it is told to.
+#[derive(Clone, Default)]
+struct Receiver {
+    away: Arc<AtomicBool>,
+    tried: Arc<AtomicBool>,
+    received: Arc<Mutex<Vec<Uuid>>>,
+}
+
+#[async_trait]
+impl Outlet for Receiver {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn subscription(&self) -> Subscription {
+        Subscription::all()
+    }
+
+    async fn send(&self, events: &[LoggedEvent]) -> Result<(), SendError> {
+        self.tried.store(true, Ordering::SeqCst);
+        if self.away.load(Ordering::SeqCst) {
+            return Err(SendError::Unavailable("nobody is there".to_owned()));
+        }
+        if events.iter().any(|logged| logged.event.event_type == "bad") {
+            return Err(SendError::Refused("it is bad".to_owned()));
+        }
+        let ids = events.iter().map(|logged| logged.event.event_id);
+        self.received.lock().extend(ids);
+        Ok(())
+    }
+}
+
+async fn what_cannot_be_sent_now_is_sent_later(place: &Place) {
+    let receiver = Receiver::default();
+    receiver.away.store(true, Ordering::SeqCst);
+    let running = Running::start(place, Followers::new().send(receiver.clone())).await;
+    place.write((0..30).map(|_| event()).collect()).await;
+    eventually(SOON, "it was tried", async || {
+        receiver.tried.load(Ordering::SeqCst).then_some(())
+    })
+    .await;
+    assert_eq!(place.record(NAME).await.position.0, 0);
+    receiver.away.store(false, Ordering::SeqCst);
+    place.caught_up(NAME).await;
+    let log = place.log().await;
+    assert_eq!(*receiver.received.lock(), log);
+    assert_eq!(place.record(NAME).await.state, FollowerState::Running);
+    running.stop().await;
+}
+
+async fn a_refused_event_stops_the_outlet(place: &Place) {
+    let receiver = Receiver::default();
+    place
+        .write(vec![event(), event(), typed("bad"), event()])
+        .await;
+    let running = Running::start(place, Followers::new().send(receiver.clone())).await;
+    let broken = place.state(NAME, FollowerState::Broken).await;
+    assert!(broken.reason.unwrap().contains("it is bad"));
+    let log = place.log().await;
+    assert_eq!(*receiver.received.lock(), log[..2]);
+    running.stop().await;
+}
