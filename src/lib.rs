@@ -19,6 +19,9 @@
 //! 6. A failure is classified ([`store::ErrorKind`]), and [`retry::policy`] alone decides what
 //!    follows. [`retry::RetrySupervisor`] schedules retries and dead-letters events.
 //! 7. [`dead_letters`] projects dead letters into their table, and replays and purges them there.
+//! 8. After the commit [`followers::sequencer`] has the batch numbered, which gives the event its place in
+//!    the order of the log. Each [`followers::follower`] reads it there, and applies it to the database or
+//!    sends it elsewhere.
 //!
 //! # Actors and messages
 //!
@@ -41,6 +44,8 @@
 //!              full: dead-letter queue │ direct: table
 //!                                      ▼
 //!                             DeadLetterProjector ──► table dead_letters
+//!
+//!    DbWriter pool ── after each commit ──► Sequencer ── end of the log ──► Follower, one for each
 //! ```
 //!
 //! [`supervision`] runs every actor and restarts it after a panic; [`app`] starts the process, and

@@ -67,11 +67,15 @@ pub struct Running {
 
 impl Running {
     pub async fn start(store: Arc<dyn Store>, followers: Followers) -> Self {
+        Self::start_with(store, followers, FollowerOptions::default()).await
+    }
+
+    pub async fn start_with(
+        store: Arc<dyn Store>,
+        followers: Followers,
+        options: FollowerOptions,
+    ) -> Self {
         let starter = Starter::new(Arc::new(Metrics::new().unwrap()));
-        let options = FollowerOptions {
-            lease_ttl: Duration::from_secs(3),
-            ..FollowerOptions::default()
-        };
         let followers = followers.start(store, options, &starter).await;
         Self {
             followers: followers.expect("followers"),

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 const WRITERS: usize = 8;
+/// Events a second that all of them write, at most, so that the run is longer than a held transaction.
+const RATE: f64 = 10_000.0;
 /// How long some transactions are held open.
 const HELD: Duration = Duration::from_secs(30);
 /// Processes that follow.
@@ -40,13 +42,15 @@ async fn writer(number: usize, store: Arc<impl Store>, left: Arc<AtomicUsize>) {
         let Ok(before) = taken else {
             return;
         };
-        let kind = |n: usize| if n % 50 == 0 { "echoed" } else { "plain" };
+        let kind = |n: usize| if n.is_multiple_of(50) { "echoed" } else { "plain" };
         let end = next + size.min(before);
         let events = (next..end).map(|n| Event {
             user_id: Some(format!("writer-{number}")),
             ..event(n, kind(n))
         });
         write(&*store, events.collect()).await;
+        let due = (end - next) as f64 * WRITERS as f64 / RATE;
+        tokio::time::sleep(Duration::from_secs_f64(due)).await;
         next = end;
     }
 }
@@ -167,7 +171,7 @@ async fn check(client: &tokio_postgres::Client) {
                     (SELECT (event_data->>'n')::bigint AS number, \
                             lag((event_data->>'n')::bigint) \
                                 OVER (PARTITION BY user_id ORDER BY seen.n) AS before \
-                     FROM seen JOIN user_interactions ON event_id = id \
+                     FROM seen JOIN user_interactions ON event_id = seen.id \
                      WHERE follower = 'first' AND user_id LIKE 'writer-%') AS of_writers \
                 WHERE number <= before)";
     let row = client.query_one(SQL, &[]).await.unwrap();

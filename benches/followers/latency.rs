@@ -147,8 +147,8 @@ pub async fn run(arguments: &Arguments) {
         .spawn()
         .unwrap();
     let running = Running::start(store.clone() as Arc<dyn Store>, Followers::new()).await;
-    let _watching = running.followers.watch.subscribe();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // It looks now and then whether another process follows.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let committed = Committed::default();
     offer(
         &*store,

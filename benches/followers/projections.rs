@@ -4,7 +4,7 @@ use crate::database::{Running, connect};
 use async_trait::async_trait;
 use diesel::sql_types::{Array, BigInt, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use eclusa::followers::{Followers, Projection, Subscription};
+use eclusa::followers::{FollowerOptions, Followers, Projection, Subscription};
 use eclusa::store::commit_log::LoggedEvent;
 use eclusa::store::postgres::{PostgresOptions, PostgresStore, record};
 use eclusa::store::record::RecordedEvent;
@@ -216,7 +216,11 @@ pub async fn follow(url: &str) {
         .project(Seeing("second"))
         .project(Echoing)
         .project(Telling);
-    let _running = Running::start(Arc::new(store), all).await;
+    let options = FollowerOptions {
+        lease_ttl: options.lease_ttl,
+        ..FollowerOptions::default()
+    };
+    let _running = Running::start_with(Arc::new(store), all, options).await;
     println!("follows");
     // With its parent's end of the connection.
     loop {

@@ -12,12 +12,13 @@ use crate::store::{CommitLog, StoreError};
 use crate::supervision::{Backoff, Lifecycle, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often the log is looked at although nothing was heard: events that a transaction of an
 /// application's own records are not announced.
-const IDLE: Duration = Duration::from_millis(100);
-/// The same while nothing in this process watches the log.
+const IDLE: Duration = Duration::from_millis(200);
+/// The same while nothing follows the log, here or elsewhere.
 const UNWATCHED: Duration = Duration::from_secs(1);
 /// Times the length of a round to rest.
 const REST: u32 = 4;
@@ -60,6 +61,7 @@ impl Actor for Sequencer {
         let rounds = Rounds {
             params: self.params.clone(),
             peers: Arc::clone(&self.peers),
+            followed: AtomicBool::new(false),
         };
         ctx.spawn(
             async move {
@@ -80,6 +82,8 @@ impl Supervised for Sequencer {}
 struct Rounds {
     params: SequencerParams,
     peers: Arc<Peers>,
+    /// By this process or another one, as of the last look.
+    followed: AtomicBool,
 }
 
 impl Rounds {
@@ -110,7 +114,8 @@ impl Rounds {
     /// Waits until there may be something new.
     async fn news(&self) {
         let params = &self.params;
-        if params.watch.end.receiver_count() == 0 {
+        let followed = self.followed.load(Ordering::Relaxed);
+        if params.watch.end.receiver_count() == 0 && !followed {
             tokio::select! {
                 () = tokio::time::sleep(UNWATCHED) => {}
                 () = params.watch.wanted.notified() => {}
@@ -183,7 +188,8 @@ impl Rounds {
         }
     }
 
-    /// Tells the followers that one of them may have been changed. Never ends.
+    /// Tells the followers that one of them may have been changed, and finds out whether there are any. Never
+    /// ends.
     async fn commands(&self) {
         loop {
             tokio::select! {
@@ -191,6 +197,9 @@ impl Rounds {
                 () = tokio::time::sleep(COMMANDS) => {}
             }
             self.params.watch.command();
+            if let Ok(followed) = self.params.log.is_followed().await {
+                self.followed.store(followed, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -45,7 +45,7 @@ pub enum NotStarted {
 pub struct RunningFollowers {
     /// The end of the log.
     pub watch: LogWatch,
-    /// To be raised after each commit of this process; without it the log is looked at ten times a
+    /// To be raised after each commit of this process; without it the log is looked at five times a
     /// second.
     pub commits: CommitSignal,
     // Kept because an actor without an address is not restarted.

@@ -214,6 +214,9 @@ pub trait CommitLog: Send + Sync {
     /// Gives what is committed its place in the order, at most [`ROUND`] commits.
     async fn number_commits(&self) -> Result<Numbered, StoreError>;
 
+    /// Whether a follower of any process may be waiting for numbers.
+    async fn is_followed(&self) -> Result<bool, StoreError>;
+
     /// The stretches behind a position, at most `limit`.
     async fn stretches(&self, after: Position, limit: usize) -> Result<Vec<Stretch>, StoreError>;
 

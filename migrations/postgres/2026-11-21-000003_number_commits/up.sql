@@ -41,13 +41,20 @@ INSERT INTO log_generation (generation) VALUES (1);
 -- Numbers what is committed, in the order of blocks, at most 50,000 of them, and says how many that were
 -- and which number is the last one. Call it as one statement of its own: a process that stops behind
 -- it holds no lock. The lock comes first, in a statement of its own, so that the next one sees what
--- the last holder of the lock has done.
+-- the last holder of the lock has done. The commit does not wait for the disk: what a follower makes of a
+-- number is committed later, and reaches the disk no sooner. A number that is lost is given again.
 CREATE FUNCTION eclusa_number_commits(OUT numbered integer, OUT last bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     now timestamptz;
 BEGIN
+    IF NOT EXISTS (SELECT FROM log_arrivals) THEN
+        numbered := 0;
+        last := coalesce((SELECT seq FROM log_commits ORDER BY seq DESC LIMIT 1), 0);
+        RETURN;
+    END IF;
     PERFORM pg_advisory_xact_lock(7161677777369124866);
+    PERFORM set_config('synchronous_commit', 'off', true);
     now := greatest(clock_timestamp(), (SELECT numbered_at FROM log_commits ORDER BY seq DESC LIMIT 1));
     WITH lowest AS (
         SELECT block FROM log_arrivals ORDER BY block LIMIT 50000

@@ -61,6 +61,7 @@ CREATE FUNCTION eclusa_declare_follower(
 ) RETURNS boolean LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 #variable_conflict use_variable
 DECLARE
+    durable text := current_setting('synchronous_commit');
     done record;
     here bigint;
     known record;
@@ -69,6 +70,7 @@ BEGIN
         SELECT * INTO done FROM eclusa_number_commits();
         EXIT WHEN done.numbered < 50000;
     END LOOP;
+    PERFORM set_config('synchronous_commit', durable, true);
     here := CASE done.last WHEN 0 THEN 0 ELSE done.last << 12 | 4095 END;
     INSERT INTO followers (name, kind, on_error) VALUES (name, kind, on_error)
     ON CONFLICT DO NOTHING;

@@ -2,11 +2,12 @@
 
 use super::PostgresStore;
 use super::listen;
-use super::schema::log_commits;
+use super::schema::{followers, log_commits};
 use crate::event::StoredEvent;
 use crate::store::commit_log::{
     Chunk, CommitLog, LoggedEvent, Numbered, Peers, Position, Selection, Span, Stretch,
 };
+use crate::store::followers::FollowerState;
 use crate::store::rows::{IdColumn, JsonColumn, TimeColumn};
 use crate::store::{StoreError, queries};
 use async_trait::async_trait;
@@ -309,6 +310,14 @@ async fn generation(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
 impl CommitLog for PostgresStore {
     async fn number_commits(&self) -> Result<Numbered, StoreError> {
         self.pools.sequence(number).await
+    }
+
+    async fn is_followed(&self) -> Result<bool, StoreError> {
+        let running = followers::table.filter(followers::state.eq(FollowerState::Running.as_str()));
+        let followed = diesel::select(diesel::dsl::exists(running));
+        self.pools
+            .sequence(async |connection| followed.get_result(connection).await)
+            .await
     }
 
     async fn stretches(&self, after: Position, limit: usize) -> Result<Vec<Stretch>, StoreError> {

@@ -135,6 +135,11 @@ impl CommitLog for SqliteStore {
         })
     }
 
+    async fn is_followed(&self) -> Result<bool, StoreError> {
+        // Only by this process.
+        Ok(false)
+    }
+
     async fn stretches(&self, after: Position, limit: usize) -> Result<Vec<Stretch>, StoreError> {
         self.readers
             .read(move |connection| Ok(stretches(connection, after, limit)?))

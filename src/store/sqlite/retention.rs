@@ -2,7 +2,7 @@
 
 use super::SqliteStore;
 use super::connection::SqliteFailure;
-use super::followers;
+use super::follower_records;
 use super::leases;
 use super::schema::user_interactions::dsl;
 use crate::store::StoreError;
@@ -31,7 +31,7 @@ pub(super) fn trim(
     let cutoff = now.saturating_sub(i64::from(keep).saturating_mul(DAY_MICROS));
     let unread_from = match unread {
         true => i64::MAX,
-        false => followers::least_position(connection)?.map_or(i64::MAX, |read| read.0),
+        false => follower_records::least_position(connection)?.map_or(i64::MAX, |read| read.0),
     };
     let goes = |id: i64, at: i64| at < cutoff && id <= unread_from;
     let tomorrow = now.saturating_add(DAY_MICROS);
@@ -61,11 +61,11 @@ pub(super) fn trim(
         .filter(|(id, at)| goes(*id, *at))
         .map(|(id, _)| *id);
     if let Some(newest) = newest.max() {
-        followers::gap(connection, Position(newest))?;
+        follower_records::gap(connection, Position(newest))?;
     }
     let day = DateTime::from_timestamp_micros(cutoff).and_then(|at| at.date_naive().succ_opt());
     if let Some(day) = day {
-        followers::raise_floor(connection, day)?;
+        follower_records::raise_floor(connection, day)?;
     }
     Ok(Fenced::Done(Slice {
         deleted: deleted as u64,
