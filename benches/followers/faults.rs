@@ -42,7 +42,13 @@ async fn writer(number: usize, store: Arc<impl Store>, left: Arc<AtomicUsize>) {
         let Ok(before) = taken else {
             return;
         };
-        let kind = |n: usize| if n.is_multiple_of(50) { "echoed" } else { "plain" };
+        let kind = |n: usize| {
+            if n.is_multiple_of(50) {
+                "echoed"
+            } else {
+                "plain"
+            }
+        };
         let end = next + size.min(before);
         let events = (next..end).map(|n| Event {
             user_id: Some(format!("writer-{number}")),

@@ -18,6 +18,7 @@ pub mod follower;
 mod lag;
 pub mod log_end;
 pub mod outlet;
+mod passes;
 pub mod projection;
 mod registry;
 pub mod sequencer;

@@ -2,10 +2,11 @@
 //! the process.
 //!
 //! Each round is one statement that the store carries out as a whole, so a process that stops in the
-//! middle of one holds nothing up. Between two rounds it rests four times as long as a round takes: while
-//! an old snapshot keeps dead rows alive a round takes longer, and then takes more commits.
+//! middle of one holds nothing up. Between two rounds it rests four times as long as a round takes. While an
+//! old snapshot keeps dead rows alive, most rounds look at what was written last only; see `passes`.
 
 use super::log_end::{CommitSignal, LogEnd, LogWatch};
+use super::passes::Passes;
 use crate::metrics::Metrics;
 use crate::store::commit_log::{Peers, Position, ROUND};
 use crate::store::{CommitLog, StoreError};
@@ -20,9 +21,9 @@ use std::time::{Duration, Instant};
 const IDLE: Duration = Duration::from_millis(200);
 /// The same while nothing follows the log, here or elsewhere.
 const UNWATCHED: Duration = Duration::from_secs(1);
-/// Times the length of a round to rest.
+/// Times the length of a round to rest, but no longer than this: the dear rounds are rare by themselves.
 const REST: u32 = 4;
-const MAX_REST: Duration = Duration::from_secs(1);
+const MAX_REST: Duration = Duration::from_millis(40);
 /// Stretches that one round takes in.
 const STRETCHES: usize = 1_000;
 /// First and longest pause after a failure.
@@ -91,9 +92,10 @@ impl Rounds {
     async fn number(&self) {
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
         let mut generation = None;
+        let mut passes = Passes::default();
         loop {
             let began = Instant::now();
-            match self.checked_round(&mut generation).await {
+            match self.checked_round(&mut generation, &mut passes).await {
                 Ok(true) => backoff.reset(),
                 Ok(false) => {
                     backoff.reset();
@@ -131,20 +133,28 @@ impl Rounds {
     }
 
     /// A round, after the generation of the log has been checked where it may be another one.
-    async fn checked_round(&self, generation: &mut Option<i64>) -> Result<bool, StoreError> {
+    async fn checked_round(
+        &self,
+        generation: &mut Option<i64>,
+        passes: &mut Passes,
+    ) -> Result<bool, StoreError> {
         if generation.is_none() {
             *generation = Some(self.params.log.generation().await?);
             // Positions that followers have only in memory may not be there.
             self.params.watch.end.send_replace(LogEnd::default());
             self.params.watch.command();
         }
-        self.round().await
+        self.round(passes).await
     }
 
     /// Numbers what is committed and takes in what is new. `true` when there may be more.
-    async fn round(&self) -> Result<bool, StoreError> {
+    async fn round(&self, passes: &mut Passes) -> Result<bool, StoreError> {
         let params = &self.params;
-        let numbered = params.log.number_commits().await?;
+        let began = Instant::now();
+        let from = passes.next(began);
+        let numbered = params.log.number_recent(from).await?;
+        let now = Instant::now();
+        passes.made(from, numbered.pages, now.duration_since(began), now);
         failpoint::hit("sequencer.numbered");
         if numbered.commits > 0 {
             params

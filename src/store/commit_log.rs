@@ -187,6 +187,8 @@ pub struct Numbered {
     pub commits: u32,
     /// Behind the last numbered commit.
     pub end: Position,
+    /// Pages of the table that was looked through; 0 where there is none.
+    pub pages: i64,
 }
 
 /// A stretch of the log and the event types in it.
@@ -213,6 +215,12 @@ pub struct Peers {
 pub trait CommitLog: Send + Sync {
     /// Gives what is committed its place in the order, at most [`ROUND`] commits.
     async fn number_commits(&self) -> Result<Numbered, StoreError>;
+
+    /// The same for what lies on the pages from this one on, which is what has been written last.
+    async fn number_recent(&self, from_page: i64) -> Result<Numbered, StoreError> {
+        let _ = from_page;
+        self.number_commits().await
+    }
 
     /// Whether a follower of any process may be waiting for numbers.
     async fn is_followed(&self) -> Result<bool, StoreError>;

@@ -43,29 +43,37 @@ INSERT INTO log_generation (generation) VALUES (1);
 -- it holds no lock. The lock comes first, in a statement of its own, so that the next one sees what
 -- the last holder of the lock has done. The commit does not wait for the disk: what a follower makes of a
 -- number is committed later, and reaches the disk no sooner. A number that is lost is given again.
-CREATE FUNCTION eclusa_number_commits(OUT numbered integer, OUT last bigint)
+--
+-- While an old snapshot keeps dead rows in the table, a pass over it takes the longer the more there are.
+-- New rows lie at the end then: a pass from a page on finds them, and a pass over all pages, now and then,
+-- what was committed long after it was written. `pages` says where the table ends.
+CREATE FUNCTION eclusa_number_commits(
+    from_page bigint DEFAULT 0, OUT numbered integer, OUT last bigint, OUT pages bigint
+)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     now timestamptz;
+    lowest tid[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM log_arrivals) THEN
-        numbered := 0;
-        last := coalesce((SELECT seq FROM log_commits ORDER BY seq DESC LIMIT 1), 0);
-        RETURN;
-    END IF;
     PERFORM pg_advisory_xact_lock(7161677777369124866);
-    PERFORM set_config('synchronous_commit', 'off', true);
-    now := greatest(clock_timestamp(), (SELECT numbered_at FROM log_commits ORDER BY seq DESC LIMIT 1));
-    WITH lowest AS (
-        SELECT block FROM log_arrivals ORDER BY block LIMIT 50000
-    ), taken AS (
-        DELETE FROM log_arrivals WHERE block <= (SELECT max(block) FROM lowest)
-        RETURNING block, events, buckets, types
-    )
-    INSERT INTO log_commits (seq, block, events, buckets, types, numbered_at)
-    SELECT nextval('log_commits_seq'), block, events, buckets, types, now
-    FROM (SELECT * FROM taken ORDER BY block) AS ordered;
-    GET DIAGNOSTICS numbered = ROW_COUNT;
+    pages := pg_relation_size('log_arrivals') / current_setting('block_size')::bigint;
+    -- Only the holder of the lock deletes rows, and none is updated: a row stays where it is. With `+ 0` the
+    -- order does not come from the index, whose entries of dead rows would each be looked up.
+    EXECUTE format('SELECT ARRAY(SELECT ctid FROM log_arrivals WHERE ctid >= ''(%s,0)''::tid
+                                 ORDER BY block + 0 LIMIT 50000)', from_page) INTO lowest;
+    numbered := cardinality(lowest);
+    IF numbered > 0 THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+        now := greatest(clock_timestamp(),
+                        (SELECT numbered_at FROM log_commits ORDER BY seq DESC LIMIT 1));
+        WITH taken AS (
+            DELETE FROM log_arrivals WHERE ctid = ANY (lowest)
+            RETURNING block, events, buckets, types
+        )
+        INSERT INTO log_commits (seq, block, events, buckets, types, numbered_at)
+        SELECT nextval('log_commits_seq'), block, events, buckets, types, now
+        FROM (SELECT * FROM taken ORDER BY block) AS ordered;
+    END IF;
     last := coalesce((SELECT seq FROM log_commits ORDER BY seq DESC LIMIT 1), 0);
 END $$;
 

@@ -44,15 +44,20 @@ struct NumberedRow {
     numbered: i32,
     #[diesel(sql_type = BigInt)]
     last: i64,
+    #[diesel(sql_type = BigInt)]
+    pages: i64,
 }
 
-async fn number(connection: &mut AsyncPgConnection) -> QueryResult<Numbered> {
-    let row: NumberedRow = diesel::sql_query("SELECT numbered, last FROM eclusa_number_commits()")
+async fn number(connection: &mut AsyncPgConnection, from_page: i64) -> QueryResult<Numbered> {
+    const NUMBER: &str = "SELECT numbered, last, pages FROM eclusa_number_commits($1)";
+    let row: NumberedRow = diesel::sql_query(NUMBER)
+        .bind::<BigInt, _>(from_page)
         .get_result(connection)
         .await?;
     Ok(Numbered {
         commits: row.numbered.unsigned_abs(),
         end: behind(row.last),
+        pages: row.pages,
     })
 }
 
@@ -309,7 +314,13 @@ async fn generation(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
 #[async_trait]
 impl CommitLog for PostgresStore {
     async fn number_commits(&self) -> Result<Numbered, StoreError> {
-        self.pools.sequence(number).await
+        self.number_recent(0).await
+    }
+
+    async fn number_recent(&self, from_page: i64) -> Result<Numbered, StoreError> {
+        self.pools
+            .sequence(async |connection| number(connection, from_page).await)
+            .await
     }
 
     async fn is_followed(&self) -> Result<bool, StoreError> {

@@ -132,6 +132,7 @@ impl CommitLog for SqliteStore {
         Ok(Numbered {
             commits: 0,
             end: Position(end),
+            pages: 0,
         })
     }
 
