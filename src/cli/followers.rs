@@ -6,7 +6,6 @@ use super::table::{print_line, printable};
 use crate::config::Settings;
 use crate::http::followers::view::{Behind, FollowerView, OutsidePosition};
 use crate::logging;
-use crate::store::commit_log::Position;
 use crate::store::followers::{Commanded, FollowerCommand, FollowerRecord};
 use crate::store::{CommitLog, FollowerStore, Store, StoreError};
 use anyhow::bail;
@@ -208,7 +207,8 @@ async fn change(
             FollowerCommand::Rebuild { accept_truncated } => {
                 ("rebuild", json!({"acceptTruncated": accept_truncated}))
             }
-            FollowerCommand::Skip(Position(_)) | FollowerCommand::Remove => ("remove", json!({})),
+            FollowerCommand::Remove => ("remove", json!({})),
+            FollowerCommand::Skip(to) => bail!("a skip to {to} needs its generation"),
         };
         let path = format!("/v1/followers/{name}/{action}");
         let _: serde_json::Value = server.post(&path, body.to_string().as_bytes()).await?;

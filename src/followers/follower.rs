@@ -180,11 +180,11 @@ impl LogReader<'_> {
             return false;
         }
         if cursor.record.replays > 0 {
-            return self.replay(&mut cursor).await;
+            return self.replay(&mut cursor).await.is_ok();
         }
         loop {
             self.rest().await;
-            if self.commands.has_changed().unwrap_or(false) {
+            if self.is_commanded() {
                 return true;
             }
             if cursor.read >= cursor.record.until {
@@ -254,6 +254,8 @@ impl LogReader<'_> {
         let chunk = match params.log.read_after(&selection, span).await {
             Ok(chunk) => chunk,
             Err(error) => {
+                // It may be the size of what was asked for.
+                self.size.failed(span.events);
                 self.failed("the log cannot be read", &error);
                 return Next::Again;
             }
@@ -284,6 +286,11 @@ impl LogReader<'_> {
             (self.tries, self.dead_in_a_row) = (0, 0);
         }
         next
+    }
+
+    /// Whether a command has come.
+    pub(super) fn is_commanded(&self) -> bool {
+        self.commands.has_changed().unwrap_or(false)
     }
 
     /// Waits for the time that was set after a failure.

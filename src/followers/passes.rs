@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// A pass over all pages that takes no longer than this is made each time.
-const CHEAP: Duration = Duration::from_millis(5);
+/// A pass over all pages that takes no longer than this, or of a table that has no more pages than this, is
+/// made each time: a table that is vacuumed stays below.
+const CHEAP: Duration = Duration::from_millis(50);
+const SMALL: i64 = 2_000;
 /// How many times its length passes between two dearer ones, and the longest time.
 const APART: u32 = 100;
 const MAX_APART: Duration = Duration::from_secs(10);
@@ -20,17 +22,21 @@ pub(super) struct Passes {
     ends: VecDeque<(Instant, i64)>,
     /// When the last pass over all pages ended, and how long it took.
     all: Option<(Instant, Duration)>,
+    pages: i64,
 }
 
 impl Passes {
     /// The page from which the next pass looks.
     pub(super) fn next(&self, now: Instant) -> i64 {
         match self.all {
-            Some((at, took)) if took > CHEAP && now.duration_since(at) < apart(took) => self
-                .ends
-                .front()
-                .filter(|(at, _)| now.duration_since(*at) >= RECENT)
-                .map_or(0, |(_, page)| *page),
+            Some((at, took))
+                if took > CHEAP && self.pages > SMALL && now.duration_since(at) < apart(took) =>
+            {
+                self.ends
+                    .front()
+                    .filter(|(at, _)| now.duration_since(*at) >= RECENT)
+                    .map_or(0, |(_, page)| *page)
+            }
             _ => 0,
         }
     }
@@ -44,6 +50,7 @@ impl Passes {
             // The table was cut off: new rows lie anywhere.
             *self = Self::default();
         }
+        self.pages = pages;
         self.ends.push_back((now, pages));
         // The front is the youngest one that is old enough.
         while let Some((at, _)) = self.ends.get(1)
@@ -67,18 +74,25 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut passes = Passes::default();
-        passes.made(0, 10, Duration::from_millis(1), at(0));
+        passes.made(0, 3_000, Duration::from_millis(1), at(0));
         assert_eq!(passes.next(at(1)), 0, "a cheap one");
-        passes.made(0, 20, Duration::from_millis(100), at(1_000));
+        passes.made(0, 3_001, Duration::from_millis(100), at(1_000));
         assert_eq!(passes.next(at(1_001)), 0, "nothing is old enough");
-        passes.made(0, 30, Duration::from_millis(100), at(2_000));
-        assert_eq!(passes.next(at(2_001)), 10);
-        passes.made(10, 40, Duration::from_millis(1), at(3_000));
-        assert_eq!(passes.next(at(3_001)), 20, "where it ended two seconds ago");
-        passes.made(20, 45, Duration::from_millis(1), at(11_999));
+        passes.made(0, 3_002, Duration::from_millis(100), at(2_000));
+        assert_eq!(passes.next(at(2_001)), 3_000);
+        passes.made(3_000, 3_003, Duration::from_millis(1), at(3_000));
+        assert_eq!(
+            passes.next(at(3_001)),
+            3_001,
+            "where it ended two seconds ago"
+        );
+        passes.made(3_001, 3_004, Duration::from_millis(1), at(11_999));
         assert_ne!(passes.next(at(11_999)), 0);
         assert_eq!(passes.next(at(12_000)), 0, "all again after ten seconds");
-        passes.made(20, 5, Duration::from_millis(1), at(11_999));
+        passes.made(3_001, 5, Duration::from_millis(1), at(11_999));
         assert_eq!(passes.next(at(11_999)), 0, "after it was cut off");
+        passes.made(0, 100, Duration::from_secs(1), at(20_000));
+        passes.made(0, 100, Duration::from_secs(1), at(23_000));
+        assert_eq!(passes.next(at(23_001)), 0, "a small table");
     }
 }

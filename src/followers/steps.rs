@@ -17,6 +17,7 @@ use serde_json::Value;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
+use uuid::Uuid;
 
 /// Failures of one chunk that may pass by themselves, before it is halved.
 const TRIES: u32 = 3;
@@ -230,69 +231,99 @@ impl LogReader<'_> {
         }
     }
 
-    /// Applies dead letters' events again, each in a transaction of its own. `false` when the record has
-    /// changed, or the lease is lost.
-    pub(super) async fn replay(&mut self, cursor: &mut Cursor) -> bool {
+    /// Applies dead letters' events again, each in a transaction of its own.
+    ///
+    /// # Errors
+    /// The record must be read again.
+    pub(super) async fn replay(&mut self, cursor: &mut Cursor) -> Result<(), Changed> {
         let name = cursor.record.name.clone();
         let pending = match self.params.store.pending_replays(&name, REPLAYS).await {
             Ok(pending) => pending,
             Err(error) => {
                 self.failed("its replays cannot be read", &error);
-                return true;
+                return Ok(());
             }
         };
-        let stored = cursor.record.position;
         for replay in pending {
-            self.rest().await;
             self.tries = 0;
             let logged = LoggedEvent {
                 position: replay.position,
                 event: replay.event,
             };
-            let effect: Arc<dyn Effect> = match &self.params.work {
-                Work::Project(projection) => Arc::new(ApplyChunk {
-                    projection: Arc::clone(projection),
-                    events: Arc::from([logged.clone()]),
-                }),
-                Work::Send(outlet) => {
-                    if let Err(error) = self.deliver(&**outlet, std::slice::from_ref(&logged)).await
-                    {
-                        self.replay_failed(cursor, &logged, error).await;
-                        continue;
-                    }
-                    Arc::new(NoEffect)
-                }
-            };
-            match self
-                .step(cursor, stored, Also::Replayed(replay.letter), effect)
-                .await
-            {
-                Ok(Next::Moved) => self.metrics.applied(1),
-                Ok(_) => return false,
-                Err(error) => self.replay_failed(cursor, &logged, error).await,
+            // What may pass is tried here until it is decided, so that the next one does not begin anew.
+            while !self.replay_one(cursor, replay.letter, &logged).await? {
+                self.rest().await;
             }
         }
-        true
+        Ok(())
     }
 
+    /// Applies one dead letter's event. `false` when it must be tried again.
+    async fn replay_one(
+        &mut self,
+        cursor: &mut Cursor,
+        letter: Uuid,
+        logged: &LoggedEvent,
+    ) -> Result<bool, Changed> {
+        let effect: Arc<dyn Effect> = match &self.params.work {
+            Work::Project(projection) => Arc::new(ApplyChunk {
+                projection: Arc::clone(projection),
+                events: Arc::from([logged.clone()]),
+            }),
+            Work::Send(outlet) => {
+                let sent = self.deliver(&**outlet, std::slice::from_ref(logged)).await;
+                if let Err(error) = sent {
+                    return self.replay_failed(cursor, logged, error).await;
+                }
+                Arc::new(NoEffect)
+            }
+        };
+        let stored = cursor.record.position;
+        match self
+            .step(cursor, stored, Also::Replayed(letter), effect)
+            .await
+        {
+            Ok(Next::Moved) => {
+                self.metrics.applied(1);
+                Ok(true)
+            }
+            Ok(_) => Err(Changed),
+            Err(error) => self.replay_failed(cursor, logged, error).await,
+        }
+    }
+
+    /// Makes the letter dead again, or waits. `false` when it must be tried again: a few times what may
+    /// pass, and without end what says nothing about the event.
     async fn replay_failed(
         &mut self,
         cursor: &mut Cursor,
         failed: &LoggedEvent,
         error: EffectError,
-    ) {
+    ) -> Result<bool, Changed> {
         if !self.is_the_events(&error) {
-            return self.wait_after("a dead letter cannot be applied", error);
+            self.wait_after("a dead letter cannot be applied", error);
+            // A pause or another command is not kept waiting.
+            return match self.is_commanded() {
+                true => Err(Changed),
+                false => Ok(false),
+            };
         }
-        self.tries = 0;
         let letter = letter(&cursor.record.name, failed, &error);
         let also = Also::ReplayFailed(Box::new(letter));
         let stored = cursor.record.position;
-        if let Err(error) = self.step(cursor, stored, also, Arc::new(NoEffect)).await {
-            self.wait_after("a dead letter cannot be stored", error);
+        match self.step(cursor, stored, also, Arc::new(NoEffect)).await {
+            Ok(Next::Moved) => Ok(true),
+            Ok(_) => Err(Changed),
+            Err(error) => {
+                self.wait_after("a dead letter cannot be stored", error);
+                Ok(false)
+            }
         }
     }
 }
+
+/// The record has changed, or the lease is lost.
+pub(super) struct Changed;
 
 /// The dead letter of an event that a follower cannot apply. Its body is the event as JSON.
 fn letter(follower: &str, failed: &LoggedEvent, error: &EffectError) -> DeadLetter {

@@ -26,8 +26,9 @@ const EVENT_FRAME: usize = 300;
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How often the store is asked although the end of the log stands still.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Shortest time between two looks of one reader, in a log that moves all the time.
+/// First and longest time between two looks of one reader, in a log that moves all the time.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
+const MAX_LOOK_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -210,7 +211,7 @@ async fn find(
     let deadline = tokio::time::Instant::now() + wait;
     let _waiting = state.read_waiters.wait_for(event_id);
     let mut log = state.followers.watch.subscribe();
-    let mut nudged = false;
+    let (mut nudged, mut pause) = (false, LOOK_PAUSE);
     loop {
         // Before looking, so that what is written in between is not missed.
         log.mark_unchanged();
@@ -230,7 +231,8 @@ async fn find(
         if let Ok(Err(_)) = moved.await {
             return Ok(None);
         }
-        tokio::time::sleep(LOOK_PAUSE.min(left)).await;
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(MAX_LOOK_PAUSE);
     }
 }
 

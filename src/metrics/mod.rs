@@ -173,7 +173,7 @@ metrics! {
     /// State of a follower (running, paused, broken or gapped): 1 for the current one.
     follower_state: IntGaugeVec = "eclusa_follower_state" ["follower", "state"] &[];
     /// Days that the retention keeps because a follower has not read them, as of its last run here.
-    retention_held: IntGauge = "eclusa_retention_held_days" [] &[];
+    retention_held: IntGauge = "eclusa_retention_held_partitions" [] &[];
     /// Day partitions of the log dropped by the retention.
     retention_partitions_dropped: IntCounter = "eclusa_retention_partitions_dropped_total" [] &[];
     /// Events without a day partition deleted by the retention.

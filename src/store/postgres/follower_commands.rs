@@ -124,7 +124,8 @@ const TAKE_BACK: &str = "\
 /// Beside a step that is under way the number is taken, and the next one is free after it.
 const SKIP: &str = "\
     INSERT INTO follower_positions (follower, n, position) \
-    SELECT $1, max(n) + 1, $2 FROM follower_positions WHERE follower = $1 ON CONFLICT DO NOTHING";
+    SELECT $1, n + 1, greatest(position, $2) FROM follower_positions WHERE follower = $1 \
+    ORDER BY n DESC LIMIT 1 ON CONFLICT DO NOTHING";
 
 pub(super) async fn notify(connection: &mut AsyncPgConnection) -> QueryResult<()> {
     diesel::sql_query(format!("NOTIFY eclusa_log, '{FOLLOWERS}'"))

@@ -23,9 +23,12 @@ const STEP: &str = "\
         SELECT FROM followers WHERE name = $3 AND revision = $4 AND state = 'running' \
     ) \
     INSERT INTO follower_positions (follower, n, position) \
-    SELECT $3, $5, $6 FROM held, current ON CONFLICT DO NOTHING";
+    SELECT $3, $5, $6 FROM held, current \
+    WHERE $5 - 1 = (SELECT max(n) FROM follower_positions WHERE follower = $3) \
+    ON CONFLICT DO NOTHING";
 
-const FORGET: &str = "DELETE FROM follower_positions WHERE follower = $1 AND n < $2";
+const FORGET: &str =
+    "DELETE FROM follower_positions WHERE follower = $1 AND n < $2 AND n >= $2 - 256";
 
 /// What it subscribes to today holds from the beginning. What failed or waits to be applied again comes
 /// again with the rest.
@@ -33,8 +36,8 @@ const REBUILD: [&str; 5] = [
     "DELETE FROM follower_declarations WHERE follower = $1 AND holds_from < \
          (SELECT max(holds_from) FROM follower_declarations WHERE follower = $1)",
     "UPDATE follower_declarations SET holds_from = 0 WHERE follower = $1",
-    "DELETE FROM follower_replays WHERE follower = $1",
     "DELETE FROM dead_letters WHERE cause = 'follower' AND origin = $1 AND state = 'dead'",
+    "DELETE FROM follower_replays WHERE follower = $1",
     "UPDATE followers \
      SET rebuild = false, revision = revision + 1, changed_at = clock_timestamp(), \
          complete_since = (SELECT f.complete_since FROM log_floor AS f) \

@@ -119,7 +119,18 @@ pub(super) fn declare(
 ) -> Result<bool, SqliteFailure> {
     let now = leases::now(connection)?;
     let name = declaration.name.as_str();
-    let here = read::last_id(connection)?;
+    // The retention may have left an empty log, whose last id says nothing.
+    let known: Option<i64> = positions::table
+        .filter(positions::follower.eq(name))
+        .select(max(positions::position))
+        .first(connection)?;
+    let declared_at: Option<i64> = declarations::table
+        .filter(declarations::follower.eq(name))
+        .select(max(declarations::holds_from))
+        .first(connection)?;
+    let here = read::last_id(connection)?
+        .max(known.unwrap_or(0))
+        .max(declared_at.unwrap_or(0));
     let declared = |holds_from: i64| {
         (
             declarations::follower.eq(name),

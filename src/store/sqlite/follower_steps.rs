@@ -17,6 +17,7 @@ use crate::store::transaction::{Effect, EffectError, Transaction};
 use crate::supervision::failpoint;
 use diesel::dsl::{exists, max};
 use diesel::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -58,9 +59,16 @@ pub(super) fn transact(
     }
     store_position(connection, follower, step.n.saturating_add(1), step.to)?;
     // The thread belongs to the writer: it may block.
-    runtime
-        .block_on(effect.run(&mut Transaction::Sqlite(connection)))
-        .map_err(StepFailure)?;
+    // A panic that went on from here would leave the writer's transaction in an unknown state, and with it
+    // the commands of others.
+    catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(effect.run(&mut Transaction::Sqlite(connection)))
+    }))
+    .unwrap_or_else(|_| {
+        let message = "the follower's code panicked";
+        Err(StoreError::transient(Cause::Panic, message).into())
+    })
+    .map_err(StepFailure)?;
     match step.also {
         Also::Nothing => {}
         Also::Rebuild => rebuild(connection, follower)?,

@@ -13,6 +13,7 @@ on_both_stores! {
     a_panic_is_the_events_fault,
     a_follower_that_fails_at_everything_stops,
     a_rebuild_leaves_no_dead_letter_to_be_applied_twice,
+    a_replay_that_fails_leaves_the_follower_running,
 }
 
 async fn letters(place: &Place) -> Vec<DeadLetterSummary> {
@@ -208,5 +209,31 @@ async fn a_rebuild_leaves_no_dead_letter_to_be_applied_twice(place: &Place) {
     .await;
     assert_eq!(Seen::ids(place).await, place.log().await);
     assert!(letters(place).await.is_empty());
+    running.stop().await;
+}
+
+/// An event whose replay fails again and again holds up nothing else.
+async fn a_replay_that_fails_leaves_the_follower_running(place: &Place) {
+    place.write(vec![typed("bad"), event()]).await;
+    let mut seen = Seen::new(Beside::Panic);
+    seen.subscription = seen.subscription.dead_lettering();
+    let running = Running::start(place, Followers::new().project(seen)).await;
+    place.caught_up(NAME).await;
+    let letter = letters(place).await.remove(0);
+    let sent = Replayed {
+        id: letter.id,
+        failed_at: letter.failure.at,
+    };
+    let requested = place.store.request_replays(&[sent]).await.unwrap();
+    assert_eq!(requested, [letter.id]);
+    running.followers.watch.command();
+    let later = event();
+    place.write(vec![later.clone()]).await;
+    running.followers.commits.raise();
+    eventually(SOON, "what comes later is applied", async || {
+        (Seen::ids(place).await.last() == Some(&later.event_id)).then_some(())
+    })
+    .await;
+    assert_eq!(letters(place).await[0].state, DeadLetterState::Dead);
     running.stop().await;
 }
