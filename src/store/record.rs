@@ -4,10 +4,12 @@
 //! without a table for it. On PostgreSQL any language can do the same with the function
 //! `eclusa_record`.
 
+#[cfg(feature = "sqlite")]
 use crate::event::{Event, Source, id};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+#[cfg(feature = "sqlite")]
 use std::sync::Arc;
 use uuid::Uuid;
 
