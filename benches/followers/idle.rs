@@ -2,16 +2,16 @@
 
 use crate::Arguments;
 use crate::database::{Database, Running, connect, event, processor_ticks, write};
-use crate::projections::{Deaf, Seeing, TABLES};
+use crate::projections::{Seeing, TABLES, Unmatched};
 use crate::rate::fill;
 use eclusa::followers::Followers;
 use eclusa::store::Store;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn deaf(count: usize) -> Followers {
+fn unmatched(count: usize) -> Followers {
     (0..count).fold(Followers::new(), |all, n| {
-        all.project(Deaf(format!("deaf-{n}")))
+        all.project(Unmatched(format!("unmatched-{n}")))
     })
 }
 
@@ -22,7 +22,7 @@ pub async fn run(arguments: &Arguments) {
         let client = connect(&database.url).await;
         client.batch_execute(TABLES).await.unwrap();
         let store = database.store().await;
-        let running = Running::start(store.clone() as Arc<dyn Store>, deaf(count)).await;
+        let running = Running::start(store.clone() as Arc<dyn Store>, unmatched(count)).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let (server, own) = processor_ticks(&client).await;
         tokio::time::sleep(arguments.time).await;

@@ -184,10 +184,10 @@ impl Projection for Echoing {
 }
 
 /// A follower whose types never come.
-pub struct Deaf(pub String);
+pub struct Unmatched(pub String);
 
 #[async_trait]
-impl Projection for Deaf {
+impl Projection for Unmatched {
     fn name(&self) -> &str {
         &self.0
     }

@@ -38,7 +38,9 @@ use async_trait::async_trait;
 ///                     .execute(connection)
 ///                     .await?;
 ///             }
-///             Transaction::Sqlite(_) => unimplemented!(),
+///             Transaction::Sqlite(_) => {
+///                 return Err(EffectError::Refused("needs PostgreSQL".to_owned()));
+///             }
 ///         }
 ///         Ok(())
 ///     }

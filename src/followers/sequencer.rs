@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the log is looked at although nothing was heard: events that a transaction of an
+/// How often the log is looked at although there is no news: events that a transaction of an
 /// application's own records are not announced.
 const IDLE: Duration = Duration::from_millis(200);
 /// The same while nothing follows the log, here or elsewhere.
@@ -91,11 +91,11 @@ impl Rounds {
     /// Round after round. Never ends.
     async fn number(&self) {
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
-        let mut generation = None;
+        let mut checked = false;
         let mut passes = Passes::default();
         loop {
             let began = Instant::now();
-            match self.checked_round(&mut generation, &mut passes).await {
+            match self.checked_round(&mut checked, &mut passes).await {
                 Ok(true) => backoff.reset(),
                 Ok(false) => {
                     backoff.reset();
@@ -106,7 +106,7 @@ impl Rounds {
                 Err(error) => {
                     tracing::warn!(kind = error.kind().as_str(), %error, "the log cannot be sequenced");
                     // The next answer may come from another server, or from an earlier state of this one.
-                    generation = None;
+                    checked = false;
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
@@ -135,11 +135,12 @@ impl Rounds {
     /// A round, after the generation of the log has been checked where it may be another one.
     async fn checked_round(
         &self,
-        generation: &mut Option<i64>,
+        checked: &mut bool,
         passes: &mut Passes,
     ) -> Result<bool, StoreError> {
-        if generation.is_none() {
-            *generation = Some(self.params.log.generation().await?);
+        if !*checked {
+            self.params.log.generation().await?;
+            *checked = true;
             // Positions that followers have only in memory may not be there.
             self.params.watch.end.send_replace(LogEnd::default());
             self.params.watch.command();
@@ -170,6 +171,7 @@ impl Rounds {
         if known == Position::START || numbered.end < known {
             // The first look, or a log that was taken back to an earlier state.
             params.watch.end.send_replace(LogEnd::at(numbered.end));
+            params.watch.command();
             return Ok(numbered.commits >= ROUND);
         }
         let stretches = params.log.stretches(known, STRETCHES).await?;

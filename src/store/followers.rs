@@ -260,7 +260,7 @@ pub enum FollowerCommand {
     Resume,
     /// Begin again with the first event that the log still has.
     Rebuild {
-        /// Also if the log does not have all events any more.
+        /// Also if the log no longer has all events.
         accept_truncated: bool,
     },
     /// Go on behind this position: events up to it are not applied.

@@ -49,8 +49,7 @@ pub async fn pause(
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Admin)?;
-    command(&state, &path, FollowerCommand::Pause).await?;
-    show(&state, &path).await
+    obey(&state, &path, FollowerCommand::Pause).await
 }
 
 /// Resume a follower
@@ -70,8 +69,7 @@ pub async fn resume(
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Admin)?;
-    command(&state, &path, FollowerCommand::Resume).await?;
-    show(&state, &path).await
+    obey(&state, &path, FollowerCommand::Resume).await
 }
 
 /// Rebuild a follower
@@ -98,8 +96,7 @@ pub async fn rebuild(
     let rebuild = FollowerCommand::Rebuild {
         accept_truncated: body.accept_truncated,
     };
-    command(&state, &path, rebuild).await?;
-    show(&state, &path).await
+    obey(&state, &path, rebuild).await
 }
 
 /// Skip events
@@ -132,8 +129,7 @@ pub async fn skip(
             to.generation
         )));
     }
-    command(&state, &path, FollowerCommand::Skip(to.position)).await?;
-    show(&state, &path).await
+    obey(&state, &path, FollowerCommand::Skip(to.position)).await
 }
 
 /// Remove a follower
@@ -154,6 +150,16 @@ pub async fn remove(
     caller.require(Scope::Admin)?;
     command(&state, &path, FollowerCommand::Remove).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Carries out a command and shows the follower.
+async fn obey(
+    state: &HttpState,
+    name: &str,
+    given: FollowerCommand,
+) -> Result<HttpResponse, Problem> {
+    command(state, name, given).await?;
+    show(state, name).await
 }
 
 async fn command(state: &HttpState, name: &str, command: FollowerCommand) -> Result<(), Problem> {

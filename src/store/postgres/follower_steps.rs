@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// Positions that are kept before the newest.
 const KEPT: i64 = 64;
-/// The fence, the check of the record and the new position, which nobody can have stored already: one
+/// The fence, the check of the record and the new position, which no other process may have stored: one
 /// statement. The lock on the lease lasts until the commit.
 const STEP: &str = "\
     WITH held AS MATERIALIZED ( \

@@ -234,7 +234,7 @@ async fn drop_day(
     }
 }
 
-/// The statement that says that days up to this one are not complete any more.
+/// The statement that says that days up to this one are no longer complete.
 fn floor_after(day: NaiveDate) -> String {
     let since = partitions::literal(day.succ_opt().unwrap_or(day));
     format!("UPDATE log_floor SET complete_since = greatest(complete_since, date '{since}')")

@@ -81,7 +81,7 @@ async fn follows_and_obeys(app: &App) {
     );
     assert_eq!(post(app, "by-type/skip", json!({"to": "1"})).await.0, 400);
     assert_eq!(post(app, "by-type/skip", json!({"to": "1-0"})).await.0, 409);
-    assert_eq!(post(app, "nobody/pause", json!({})).await.0, 404);
+    assert_eq!(post(app, "absent/pause", json!({})).await.0, 404);
     let (status, problem) = post(app, "by-type/remove", json!({})).await;
     assert_eq!(status, 409);
     assert!(
@@ -139,9 +139,9 @@ async fn followers_of_a_process_obey() {
     caught_up(&app).await;
     let (done, said) = run(&["followers", "show", "by-user"]);
     assert!(done && said.contains("\"state\": \"running\""), "{said}");
-    let (done, said) = run(&["followers", "pause", "nobody"]);
+    let (done, said) = run(&["followers", "pause", "absent"]);
     assert!(
-        !done && said.contains("there is no follower nobody"),
+        !done && said.contains("there is no follower absent"),
         "{said}"
     );
     let (done, said) = run(&["followers", "skip", "by-user", "--to", "99"]);

@@ -36,7 +36,7 @@ async fn a_bad_event_stops_its_follower_and_no_other(place: &Place) {
         subscription: Subscription::to(["bad"]),
         ..Seen::new(Beside::Nothing)
     };
-    let mended = Arc::clone(&failing.mended);
+    let fixed = Arc::clone(&failing.fixed);
     let running = Running::start(place, Followers::new().project(failing).project(other)).await;
     let broken = place.state(NAME, FollowerState::Broken).await;
     let reason = broken.reason.unwrap();
@@ -51,7 +51,7 @@ async fn a_bad_event_stops_its_follower_and_no_other(place: &Place) {
     let others = seen.iter().position(|id| *id == bad.event_id).unwrap();
     seen.remove(others);
     assert_eq!(seen, ids, "all before it is applied");
-    mended.store(true, Ordering::SeqCst);
+    fixed.store(true, Ordering::SeqCst);
     let resumed = place
         .store
         .command(NAME, FollowerCommand::Resume)
@@ -107,7 +107,7 @@ async fn a_dead_letter_is_applied_once_when_it_is_replayed(place: &Place) {
     place.write(vec![event(), bad.clone(), event()]).await;
     let mut seen = Seen::new(Beside::Violate);
     seen.subscription = seen.subscription.dead_lettering();
-    let mended = Arc::clone(&seen.mended);
+    let fixed = Arc::clone(&seen.fixed);
     let running = Running::start(place, Followers::new().project(seen)).await;
     place.caught_up(NAME).await;
     let replay = async || {
@@ -130,7 +130,7 @@ async fn a_dead_letter_is_applied_once_when_it_is_replayed(place: &Place) {
     let again = replay().await;
     assert_eq!(again.state, DeadLetterState::Dead, "it fails again");
     assert_eq!(Seen::ids(place).await.len(), 2);
-    mended.store(true, Ordering::SeqCst);
+    fixed.store(true, Ordering::SeqCst);
     assert_eq!(replay().await.state, DeadLetterState::Replayed);
     let seen = Seen::ids(place).await;
     assert_eq!(seen.len(), 3);
@@ -175,11 +175,11 @@ async fn an_error_that_is_passed_over_loses_no_event() {
     events.push(typed("bad"));
     place.write(events.clone()).await;
     let seen = Seen::new(Beside::PassOver);
-    let mended = Arc::clone(&seen.mended);
+    let fixed = Arc::clone(&seen.fixed);
     let running = Running::start(&place, Followers::new().project(seen)).await;
     place.state(NAME, FollowerState::Broken).await;
     assert_eq!(Seen::ids(&place).await.len(), 20);
-    mended.store(true, Ordering::SeqCst);
+    fixed.store(true, Ordering::SeqCst);
     let resumed = place.store.command(NAME, FollowerCommand::Resume).await;
     assert_eq!(resumed.unwrap(), Commanded::Done);
     place.caught_up(NAME).await;
@@ -192,11 +192,11 @@ async fn a_rebuild_leaves_no_dead_letter_to_be_applied_twice(place: &Place) {
     place.write(vec![event(), typed("bad"), event()]).await;
     let mut seen = Seen::new(Beside::Refuse);
     seen.subscription = seen.subscription.dead_lettering();
-    let mended = Arc::clone(&seen.mended);
+    let fixed = Arc::clone(&seen.fixed);
     let running = Running::start(place, Followers::new().project(seen)).await;
     place.caught_up(NAME).await;
     assert_eq!(letters(place).await.len(), 1);
-    mended.store(true, Ordering::SeqCst);
+    fixed.store(true, Ordering::SeqCst);
     let rebuild = FollowerCommand::Rebuild {
         accept_truncated: false,
     };

@@ -160,7 +160,7 @@ pub struct Seen {
     pub name: &'static str,
     pub beside: Beside,
     /// Bad events are good ones.
-    pub mended: Arc<AtomicBool>,
+    pub fixed: Arc<AtomicBool>,
     pub subscription: Subscription,
 }
 
@@ -169,7 +169,7 @@ impl Seen {
         Self {
             name: NAME,
             beside,
-            mended: Arc::default(),
+            fixed: Arc::default(),
             subscription: Subscription::all(),
         }
     }
@@ -245,7 +245,7 @@ impl Projection for Seen {
         events: &[LoggedEvent],
     ) -> Result<(), EffectError> {
         for logged in events {
-            let bad = logged.event.event_type == "bad" && !self.mended.load(Ordering::SeqCst);
+            let bad = logged.event.event_type == "bad" && !self.fixed.load(Ordering::SeqCst);
             match self.beside {
                 Beside::Refuse if bad => {
                     return Err(EffectError::Refused("it is bad".to_owned()));

@@ -30,7 +30,7 @@ impl Outlet for Receiver {
     async fn send(&self, events: &[LoggedEvent]) -> Result<(), SendError> {
         self.tried.store(true, Ordering::SeqCst);
         if self.away.load(Ordering::SeqCst) {
-            return Err(SendError::Unavailable("nobody is there".to_owned()));
+            return Err(SendError::Unavailable("it does not answer".to_owned()));
         }
         if events.iter().any(|logged| logged.event.event_type == "bad") {
             return Err(SendError::Refused("it is bad".to_owned()));

@@ -239,13 +239,13 @@ pub async fn commands_do_what_they_say_or_say_why_not(store: &dyn Store) {
     assert_eq!(rebuilding.types.to_vec(), ["order.*"]);
     assert_eq!(rebuilding.until, Position::MAX);
     store
-        .stop_follower(&lease, NAME, FollowerState::Broken, "it hurts")
+        .stop_follower(&lease, NAME, FollowerState::Broken, "it cannot go on")
         .await
         .unwrap();
     let broken = record(store).await;
     assert_eq!(
         (broken.state, broken.reason.as_deref()),
-        (FollowerState::Broken, Some("it hurts"))
+        (FollowerState::Broken, Some("it cannot go on"))
     );
     assert!(
         refused(FollowerCommand::Remove)
