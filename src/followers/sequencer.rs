@@ -152,10 +152,13 @@ impl Rounds {
     async fn round(&self, passes: &mut Passes) -> Result<bool, StoreError> {
         let params = &self.params;
         let began = Instant::now();
-        let from = passes.next(began);
-        let numbered = params.log.number_recent(from).await?;
+        let (numbered, look) = params.log.number_with(passes.next(began)).await?;
         let now = Instant::now();
-        passes.made(from, numbered.pages, now.duration_since(began), now);
+        let complete = numbered.commits < ROUND;
+        passes.made(look, complete, now.duration_since(began), now);
+        if passes.wants_horizon() {
+            passes.take(params.log.horizon().await?, now);
+        }
         failpoint::hit("sequencer.numbered");
         if numbered.commits > 0 {
             params
@@ -200,8 +203,8 @@ impl Rounds {
         }
     }
 
-    /// Tells the followers that one of them may have been changed, and finds out whether there are any. Never
-    /// ends.
+    /// Tells the followers that one of them may have been changed, and finds out whether there are any and
+    /// how long commits wait for their number. Never ends.
     async fn commands(&self) {
         loop {
             tokio::select! {
@@ -211,6 +214,9 @@ impl Rounds {
             self.params.watch.command();
             if let Ok(followed) = self.params.log.is_followed().await {
                 self.followed.store(followed, Ordering::Relaxed);
+            }
+            if let Ok(seconds) = self.params.log.unnumbered_seconds().await {
+                self.params.metrics.unnumbered_seconds.set(seconds);
             }
         }
     }

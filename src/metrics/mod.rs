@@ -9,8 +9,8 @@ pub use by_type::StoredByType;
 use crate::event::{Cause, Source, Trigger};
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Buckets from 50 us to 10 s, for waits and work inside the process.
@@ -34,6 +34,11 @@ trait Build: Sized + Clone + Collector + 'static {
 }
 
 impl Build for IntCounter {
+    fn build(name: &str, help: &str, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        Self::with_opts(Opts::new(name, help))
+    }
+}
+impl Build for Gauge {
     fn build(name: &str, help: &str, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
         Self::with_opts(Opts::new(name, help))
     }
@@ -164,6 +169,8 @@ metrics! {
     lease_held: IntGaugeVec = "eclusa_lease_held" ["lease"] &[];
     /// Commits of the log that this process has numbered.
     commits_numbered: IntCounter = "eclusa_log_commits_numbered_total" [] &[];
+    /// Time for which the oldest commit of the log has been waiting for its number, in seconds.
+    unnumbered_seconds: Gauge = "eclusa_log_unnumbered_seconds" [] &[];
     /// Events of all types behind a follower's position, roughly if there are many.
     follower_lag_events: IntGaugeVec = "eclusa_follower_lag_events" ["follower"] &[];
     /// Time for which the oldest event behind a follower's position has been in the log, in seconds.

@@ -187,8 +187,22 @@ pub struct Numbered {
     pub commits: u32,
     /// Behind the last numbered commit.
     pub end: Position,
-    /// Pages of the table that was looked through; 0 where there is none.
-    pub pages: i64,
+}
+
+/// A block up to which everything is numbered, but what these transactions have written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Horizon {
+    pub block: i64,
+    pub open: Vec<i64>,
+}
+
+/// Where the numbering looks for commits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Above this horizon, unless one of its transactions has ended; everywhere if its block is 0.
+    pub above: Horizon,
+    /// One that holds after this look, if that finds fewer than [`ROUND`] commits.
+    pub later: Option<Horizon>,
 }
 
 /// A stretch of the log and the event types in it.
@@ -216,10 +230,20 @@ pub trait CommitLog: Send + Sync {
     /// Gives what is committed its place in the order, at most [`ROUND`] commits.
     async fn number_commits(&self) -> Result<Numbered, StoreError>;
 
-    /// The same for what lies on the pages from this one on, which is what has been written last.
-    async fn number_recent(&self, from_page: i64) -> Result<Numbered, StoreError> {
-        let _ = from_page;
-        self.number_commits().await
+    /// The same with a look that may pass over what is known to have nothing new. Returns it without the
+    /// transactions that have ended.
+    async fn number_with(&self, look: Look) -> Result<(Numbered, Look), StoreError> {
+        Ok((self.number_commits().await?, look))
+    }
+
+    /// What has been drawn and who may still write it; a [`Look`] takes it as `later`.
+    async fn horizon(&self) -> Result<Horizon, StoreError> {
+        Ok(Horizon::default())
+    }
+
+    /// For how many seconds the oldest commit has been waiting for its number; 0 if none is.
+    async fn unnumbered_seconds(&self) -> Result<f64, StoreError> {
+        Ok(0.0)
     }
 
     /// Whether a follower of any process may be waiting for numbers.

@@ -1,7 +1,9 @@
 DROP FUNCTION eclusa_record;
 DROP FUNCTION eclusa_bucket;
 DROP FUNCTION eclusa_log_generation;
+DROP FUNCTION eclusa_log_horizon;
 DROP FUNCTION eclusa_number_commits;
+DROP FUNCTION eclusa_open_transactions;
 CREATE SEQUENCE user_interactions_id_seq AS bigint;
 ALTER SEQUENCE user_interactions_id_seq OWNED BY user_interactions.id;
 SELECT setval('user_interactions_id_seq', greatest(1, (SELECT max(id) FROM user_interactions)));

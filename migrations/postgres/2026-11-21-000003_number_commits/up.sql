@@ -38,29 +38,52 @@ CREATE TABLE log_generation (
 );
 INSERT INTO log_generation (generation) VALUES (1);
 
+-- Those of these transactions that are still open.
+CREATE FUNCTION eclusa_open_transactions(ids bigint[]) RETURNS bigint[]
+LANGUAGE sql VOLATILE AS $$
+    SELECT coalesce(array_agg(id), '{}') FROM unnest(ids) AS id
+    WHERE NOT pg_visible_in_snapshot(id::text::xid8, pg_current_snapshot())
+$$;
+
 -- Numbers what is committed, in the order of blocks, at most 50,000 of them, and says how many that were
 -- and which number is the last one. Call it as one statement of its own: a process that stops behind
 -- it holds no lock. The lock comes first, in a statement of its own, so that the next one sees what
 -- the last holder of the lock has done. The commit does not wait for the disk: what a follower makes of a
 -- number is committed later, and reaches the disk no sooner. A number that is lost is given again.
 --
--- While an old snapshot keeps dead rows in the table, a pass over it takes the longer the more there are.
--- New rows lie at the end then: a pass from a page on finds them, and a pass over all pages, now and then,
--- what was committed long after it was written. `pages` says where the table ends.
+-- While an old snapshot keeps dead rows in the table, a look at all of it takes the longer the more there
+-- are. So it may begin above a block up to which everything is numbered but what `open` transactions have
+-- written: as soon as one of these has ended, all is looked at. `later` are the open transactions of
+-- a horizon to come. Both are returned without those that ended before the look.
 CREATE FUNCTION eclusa_number_commits(
-    from_page bigint DEFAULT 0, OUT numbered integer, OUT last bigint, OUT pages bigint
+    above bigint DEFAULT 0, INOUT open bigint[] DEFAULT '{}', INOUT later bigint[] DEFAULT '{}',
+    OUT numbered integer, OUT last bigint
 )
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     now timestamptz;
     lowest tid[];
+    ended boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(7161677777369124866);
-    pages := pg_relation_size('log_arrivals') / current_setting('block_size')::bigint;
-    -- Only the holder of the lock deletes rows, and none is updated: a row stays where it is. With `+ 0` the
-    -- order does not come from the index, whose entries of dead rows would each be looked up.
-    EXECUTE format('SELECT ARRAY(SELECT ctid FROM log_arrivals WHERE ctid >= ''(%s,0)''::tid
-                                 ORDER BY block + 0 LIMIT 50000)', from_page) INTO lowest;
+    ended := false;
+    IF open <> '{}' OR later <> '{}' THEN
+        ended := eclusa_open_transactions(open) <> open;
+        open := eclusa_open_transactions(open);
+        later := eclusa_open_transactions(later);
+    END IF;
+    IF above > 0 AND NOT ended THEN
+        -- Only the holder of the lock deletes rows, and none is updated: a row stays where it is.
+        lowest := ARRAY(SELECT ctid FROM log_arrivals WHERE block > above
+                        ORDER BY block LIMIT 50000);
+        -- One that ended before the look has ended by now.
+        ended := eclusa_open_transactions(open) <> open;
+    END IF;
+    IF above = 0 OR ended THEN
+        -- With `+ 0` the order does not come from the index, whose entries of dead rows would each be
+        -- looked up.
+        lowest := ARRAY(SELECT ctid FROM log_arrivals ORDER BY block + 0 LIMIT 50000);
+    END IF;
     numbered := cardinality(lowest);
     IF numbered > 0 THEN
         PERFORM set_config('synchronous_commit', 'off', true);
@@ -75,6 +98,23 @@ BEGIN
         FROM (SELECT * FROM taken ORDER BY block) AS ordered;
     END IF;
     last := coalesce((SELECT seq FROM log_commits ORDER BY seq DESC LIMIT 1), 0);
+END $$;
+
+-- The last block drawn, and the transactions that may still write blocks up to it. Who draws a block has
+-- the number of its transaction before: it is lower than that of this one, which comes after the look at
+-- the sequence.
+CREATE FUNCTION eclusa_log_horizon(OUT block bigint, OUT open bigint[])
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    next bigint;
+BEGIN
+    SELECT last_value INTO block FROM log_blocks;
+    next := pg_current_xact_id()::text::bigint;
+    -- What a snapshot lists as open lies below its `xmax`; all from there on is open too.
+    SELECT ARRAY(SELECT id::text::bigint FROM pg_snapshot_xip(here) AS id WHERE id::text::bigint < next
+                 UNION ALL
+                 SELECT generate_series(pg_snapshot_xmax(here)::text::bigint, next - 1))
+    INTO open FROM pg_current_snapshot() AS here;
 END $$;
 
 -- The generation of the positions; another one when the database has become another: restored into
@@ -198,6 +238,8 @@ BEGIN
         END IF;
     END IF;
     day := eclusa_bucket(event_id);
+    -- The number of the transaction comes first; see eclusa_log_horizon.
+    PERFORM pg_current_xact_id();
     block := nextval('log_blocks');
     INSERT INTO user_interactions
         (id, "timestamp", received_at, event_id, bucket, processed, source, producer, event_type,

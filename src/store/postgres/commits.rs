@@ -5,7 +5,8 @@ use super::listen;
 use super::schema::{followers, log_commits};
 use crate::event::StoredEvent;
 use crate::store::commit_log::{
-    Chunk, CommitLog, LoggedEvent, Numbered, Peers, Position, Selection, Span, Stretch,
+    Chunk, CommitLog, Horizon, LoggedEvent, Look, Numbered, Peers, Position, Selection, Span,
+    Stretch,
 };
 use crate::store::followers::FollowerState;
 use crate::store::rows::{IdColumn, JsonColumn, TimeColumn};
@@ -40,25 +41,54 @@ pub(super) fn behind(seq: i64) -> Position {
 
 #[derive(QueryableByName)]
 struct NumberedRow {
+    #[diesel(sql_type = Array<BigInt>)]
+    open: Vec<i64>,
+    #[diesel(sql_type = Array<BigInt>)]
+    later: Vec<i64>,
     #[diesel(sql_type = Integer)]
     numbered: i32,
     #[diesel(sql_type = BigInt)]
     last: i64,
-    #[diesel(sql_type = BigInt)]
-    pages: i64,
 }
 
-async fn number(connection: &mut AsyncPgConnection, from_page: i64) -> QueryResult<Numbered> {
-    const NUMBER: &str = "SELECT numbered, last, pages FROM eclusa_number_commits($1)";
+async fn number(connection: &mut AsyncPgConnection, look: &Look) -> QueryResult<(Numbered, Look)> {
+    const NUMBER: &str =
+        "SELECT open, later, numbered, last FROM eclusa_number_commits($1, $2, $3)";
+    let later = look.later.as_ref();
     let row: NumberedRow = diesel::sql_query(NUMBER)
-        .bind::<BigInt, _>(from_page)
+        .bind::<BigInt, _>(look.above.block)
+        .bind::<Array<BigInt>, _>(&look.above.open)
+        .bind::<Array<BigInt>, _>(later.map_or(&[][..], |horizon| &horizon.open))
         .get_result(connection)
         .await?;
-    Ok(Numbered {
+    let numbered = Numbered {
         commits: row.numbered.unsigned_abs(),
         end: behind(row.last),
-        pages: row.pages,
-    })
+    };
+    let horizon = |block, open| Horizon { block, open };
+    let look = Look {
+        above: horizon(look.above.block, row.open),
+        later: later.map(|known| horizon(known.block, row.later)),
+    };
+    Ok((numbered, look))
+}
+
+#[derive(QueryableByName)]
+struct HorizonRow {
+    #[diesel(sql_type = BigInt)]
+    block: i64,
+    #[diesel(sql_type = Array<BigInt>)]
+    open: Vec<i64>,
+}
+
+const UNNUMBERED: &str = "\
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(inserted_at)), 0)::float8 AS seconds \
+    FROM log_arrivals";
+
+#[derive(QueryableByName)]
+struct UnnumberedRow {
+    #[diesel(sql_type = Double)]
+    seconds: f64,
 }
 
 /// Whether a commit may have events of the selection's types is decided here, so that the types of
@@ -314,13 +344,33 @@ async fn generation(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
 #[async_trait]
 impl CommitLog for PostgresStore {
     async fn number_commits(&self) -> Result<Numbered, StoreError> {
-        self.number_recent(0).await
+        Ok(self.number_with(Look::default()).await?.0)
     }
 
-    async fn number_recent(&self, from_page: i64) -> Result<Numbered, StoreError> {
+    async fn number_with(&self, look: Look) -> Result<(Numbered, Look), StoreError> {
         self.pools
-            .sequence(async |connection| number(connection, from_page).await)
+            .sequence(async |connection| number(connection, &look).await)
             .await
+    }
+
+    async fn horizon(&self) -> Result<Horizon, StoreError> {
+        const HORIZON: &str = "SELECT block, open FROM eclusa_log_horizon()";
+        let read = async |connection: &mut AsyncPgConnection| {
+            diesel::sql_query(HORIZON).get_result(connection).await
+        };
+        let row: HorizonRow = self.pools.sequence(read).await?;
+        Ok(Horizon {
+            block: row.block,
+            open: row.open,
+        })
+    }
+
+    async fn unnumbered_seconds(&self) -> Result<f64, StoreError> {
+        let read = async |connection: &mut AsyncPgConnection| {
+            diesel::sql_query(UNNUMBERED).get_result(connection).await
+        };
+        let row: UnnumberedRow = self.pools.sequence(read).await?;
+        Ok(row.seconds.max(0.0))
     }
 
     async fn is_followed(&self) -> Result<bool, StoreError> {

@@ -13,13 +13,15 @@ use uuid::Uuid;
 /// Rows go in sorted by `event_id`, so that two batches that share ids cannot deadlock; their `id`s are
 /// one block, given out by the place in the batch, so that the log keeps its order. What is new is
 /// announced in `log_arrivals`, from where the block gets its number; the sets of days and types are
-/// those of the whole batch, since to compute them here would cost more than to say too much.
+/// those of the whole batch, since to compute them here would cost more than to say too much. The
+/// transaction has its number before it draws a block, for the numbering to know who may still write
+/// below a block: see `eclusa_log_horizon`.
 /// The text of a payload is parsed by PostgreSQL alone. The answer is one row: null when every row
 /// was new, as nearly always, else the ids of those that were. A row of the answer for each row of
 /// the batch would cost both sides more than the question.
 const INSERT: &str = "\
     WITH drawn AS MATERIALIZED ( \
-        SELECT nextval('log_blocks') AS block \
+        SELECT nextval('log_blocks') AS block WHERE pg_current_xact_id() IS NOT NULL \
     ), inserted AS ( \
     INSERT INTO user_interactions \
         (id, \"timestamp\", received_at, event_id, bucket, processed, source, producer, event_type, \
@@ -54,7 +56,7 @@ static INSERT_IN_LANE: LazyLock<String> = LazyLock::new(|| {
             "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($16)), drawn",
             1,
         )
-        .replacen("AS block )", "AS block FROM lane )", 1)
+        .replacen("AS block WHERE", "AS block FROM lane WHERE", 1)
 });
 
 /// The columns of a batch, sorted by id. Texts are borrowed from the events.

@@ -132,7 +132,6 @@ impl CommitLog for SqliteStore {
         Ok(Numbered {
             commits: 0,
             end: Position(end),
-            pages: 0,
         })
     }
 

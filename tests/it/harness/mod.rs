@@ -37,7 +37,7 @@ pub use load::{Counts, Load, LoadPlan, event};
 pub use metrics::Metrics;
 pub use model::{Findings, Log, Model};
 pub use ports::free_port;
-pub use postgres::{Postgres, connect};
+pub use postgres::{Postgres, connect, postgres_program};
 pub use precondition::{precondition, program};
 pub use process::{memory_of, peak_memory_of};
 pub use proxy::{Direction, Moment, Proxy};

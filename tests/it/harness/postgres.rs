@@ -57,7 +57,7 @@ impl Postgres {
     /// After `stop` or `kill9`: same data, same port. Returns when it takes connections.
     pub async fn start_again(&mut self) {
         assert!(self.server.is_none(), "PostgreSQL runs already");
-        let mut command = Command::new(binary("postgres"));
+        let mut command = Command::new(postgres_program("postgres"));
         command.arg("-D").arg(self.data());
         for setting in [
             format!("port={}", self.port),
@@ -181,7 +181,7 @@ fn url(port: u16, database: &str) -> String {
 }
 
 async fn initdb(folder: &Path, owner: &Owner) {
-    let mut command = Command::new(binary("initdb"));
+    let mut command = Command::new(postgres_program("initdb"));
     command
         .args(["-A", "trust", "-U", "postgres", "-E", "UTF8"])
         // An empty cluster needs no fsync; the server itself has it on.
@@ -198,7 +198,7 @@ async fn initdb(folder: &Path, owner: &Owner) {
 }
 
 /// Debian keeps the server's programs outside of PATH, in a folder per version: the newest wins.
-fn binary(name: &str) -> PathBuf {
+pub fn postgres_program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut versions: Vec<_> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()

@@ -1,12 +1,9 @@
-//! What holds for PostgreSQL alone: replicas, partitions, followers beside open transactions, and
-//! which failure is of which kind.
+//! What holds for PostgreSQL alone: replicas, partitions, and which failure is of which kind.
 
-use super::following::follow;
 use super::*;
 use crate::harness::{connect, eventually};
 use chrono::{Days, NaiveDate};
-use eclusa::store::commit_log::{Position, Selection};
-use eclusa::store::{CommitLog, ErrorKind, EventFilter};
+use eclusa::store::{ErrorKind, EventFilter};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -110,148 +107,6 @@ async fn a_partition_that_was_dropped_is_made_again() {
     let outcomes = write(&store, [event(), event()]).await.unwrap();
     assert_eq!(outcomes, [RowOutcome::Stored; 2]);
     assert!(partitions(&client).await.contains(&today));
-}
-
-/// The events behind a position, when all commits have their number.
-async fn all_after(store: &PostgresStore, after: Position) -> (Vec<Uuid>, Position) {
-    follow(store, &Selection::default(), after, 1_000).await
-}
-
-#[tokio::test]
-async fn a_reader_neither_waits_for_an_open_transaction_nor_passes_it_over() {
-    let (store, url) = postgres_store().await;
-    let mut client = connect(&url).await;
-    let open = client.transaction().await.unwrap();
-    let recorded = open
-        .query_one("SELECT eclusa_record('slow', '{\"a\":1}')", &[])
-        .await
-        .unwrap();
-    let early: Uuid = recorded.get(0);
-    let late = event();
-    write(&store, [late.clone()]).await.unwrap();
-    let (seen, position) = all_after(&store, Position::START).await;
-    assert_eq!(seen, [late.event_id], "what is committed is there at once");
-    open.commit().await.unwrap();
-    let (seen, _) = all_after(&store, position).await;
-    assert_eq!(seen, [early], "what was committed later comes later");
-}
-
-#[tokio::test]
-async fn an_event_recorded_in_sql_goes_with_its_transaction() {
-    let (store, url) = postgres_store().await;
-    let mut client = connect(&url).await;
-    let record = "SELECT eclusa_record('signed.up', '{\"plan\":\"pro\"}', 'u1', event_id => $1)";
-    let id = Uuid::new_v4();
-    let undone = client.transaction().await.unwrap();
-    undone.query_one(record, &[&Some(id)]).await.unwrap();
-    undone.rollback().await.unwrap();
-    let (seen, _) = all_after(&store, Position::START).await;
-    assert!(seen.is_empty());
-    for _ in 0..2 {
-        client.query_one(record, &[&Some(id)]).await.unwrap();
-    }
-    let generated: Uuid = client
-        .query_one(record, &[&None::<Uuid>])
-        .await
-        .unwrap()
-        .get(0);
-    assert_eq!(generated.get_version_num(), 7);
-    let (seen, _) = all_after(&store, Position::START).await;
-    assert_eq!(seen, [id, generated], "once each");
-    let stored = store.get(generated).await.unwrap().unwrap();
-    assert_eq!(
-        (stored.source.as_str(), stored.user_id.as_deref()),
-        ("sql", Some("u1"))
-    );
-    for (call, says) in [
-        ("eclusa_record('')", "event_type is empty"),
-        ("eclusa_record('t', '[1]')", "must be a JSON object"),
-        (
-            "eclusa_record('t', event_id => '017f22e2-79b0-7cc3-98c4-dc0c0c07398f')",
-            "no partition",
-        ),
-    ] {
-        let error = client.query_one(&format!("SELECT {call}"), &[]).await;
-        let error = error.unwrap_err();
-        let message = error.as_db_error().unwrap().message().to_owned();
-        assert!(message.contains(says), "{call}: {message}");
-    }
-}
-
-#[tokio::test]
-async fn an_event_recorded_through_diesel_goes_with_its_transaction() {
-    use diesel_async::{AsyncConnection, AsyncPgConnection};
-    use eclusa::store::record::RecordedEvent;
-    let (store, url) = postgres_store().await;
-    let mut connection = AsyncPgConnection::establish(&url).await.unwrap();
-    let event = RecordedEvent::new("order.paid", &serde_json::json!({"amount": 3})).unwrap();
-    let undone: Result<(), diesel::result::Error> = connection
-        .transaction(async |connection| {
-            pg::record(connection, &event).await?;
-            Err(diesel::result::Error::RollbackTransaction)
-        })
-        .await;
-    assert!(undone.is_err());
-    let id = connection
-        .transaction(async |connection| pg::record(connection, &event).await)
-        .await
-        .unwrap();
-    let (seen, _) = all_after(&store, Position::START).await;
-    assert_eq!(seen, [id]);
-}
-
-/// The schema before positions, filled by hand, and then migrated.
-#[tokio::test]
-async fn a_filled_log_is_migrated() {
-    let (store, url) = postgres_store().await;
-    let events: Vec<_> = (0..5_000).map(|_| event()).collect();
-    for batch in events.chunks(700) {
-        write(&store, batch.to_vec()).await.unwrap();
-    }
-    drop(store);
-    let client = connect(&url).await;
-    for down in [
-        include_str!("../../../migrations/postgres/2026-11-21-000004_create_followers/down.sql"),
-        include_str!("../../../migrations/postgres/2026-11-21-000003_number_commits/down.sql"),
-    ] {
-        client.batch_execute(down).await.unwrap();
-    }
-    client
-        .batch_execute("DELETE FROM __diesel_schema_migrations WHERE version >= '20261121000003'")
-        .await
-        .unwrap();
-    let options = PostgresOptions::new(&url);
-    pg::migrate(&options).await.unwrap();
-    let store = PostgresStore::connect(&options).await.unwrap();
-    let new = event();
-    write(&store, [new.clone()]).await.unwrap();
-    let (seen, _) = all_after(&store, Position::START).await;
-    let ids: Vec<Uuid> = events.iter().chain([&new]).map(|e| e.event_id).collect();
-    assert_eq!(seen, ids);
-}
-
-/// The counters of another cluster or of a dump do not stand where the data does.
-#[tokio::test]
-async fn a_restored_log_goes_on_in_another_generation() {
-    let (store, url) = postgres_store().await;
-    write(&store, [event()]).await.unwrap();
-    let (_, end) = all_after(&store, Position::START).await;
-    assert_eq!(store.generation().await.unwrap(), 1);
-    assert_eq!(store.generation().await.unwrap(), 1);
-    let client = connect(&url).await;
-    client
-        .batch_execute(
-            "UPDATE log_generation SET system_identifier = 1; \
-             SELECT setval('log_blocks', 1, false); SELECT setval('log_commits_seq', 1, false)",
-        )
-        .await
-        .unwrap();
-    assert_eq!(store.generation().await.unwrap(), 2);
-    let later = event();
-    write(&store, [later.clone()]).await.unwrap();
-    let (seen, _) = all_after(&store, end).await;
-    assert_eq!(seen, [later.event_id]);
-    assert_eq!(store.new_generation().await.unwrap(), 3);
 }
 
 #[tokio::test]
