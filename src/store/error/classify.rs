@@ -184,6 +184,14 @@ pub(super) fn kind_of_message(message: &str) -> ErrorKind {
 }
 
 fn classify_text(message: &str, outage: &[&str], operator: &[&str], poison: &[&str]) -> ErrorKind {
+    // What is quoted may be a value, with any words in it.
+    let message = match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) => {
+            let (before, behind) = (message.get(..first), message.get(last..));
+            &[before.unwrap_or_default(), behind.unwrap_or_default()].concat()
+        }
+        _ => message,
+    };
     let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     if has(outage) {
         ErrorKind::Outage
@@ -240,6 +248,23 @@ mod tests {
             for code in *codes {
                 assert_eq!(kind_of_sqlstate(code), *kind, "{code}");
             }
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_quoted_value_say_nothing() {
+        for (message, kind) in [
+            ("relation \"totals\" does not exist", ErrorKind::Operator),
+            (
+                "invalid input syntax for type integer: \"it \"does not exist\"\"",
+                ErrorKind::Transient,
+            ),
+            (
+                "invalid input syntax for type json: \"disk I/O error\"",
+                ErrorKind::Transient,
+            ),
+        ] {
+            assert_eq!(kind_of_message(message), kind, "{message}");
         }
     }
 
