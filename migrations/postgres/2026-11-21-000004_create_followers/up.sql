@@ -77,6 +77,8 @@ BEGIN
     IF FOUND THEN
         IF NOT from_now THEN
             here := 0;
+            -- The retention locks it before it looks for followers.
+            PERFORM FROM log_floor FOR SHARE;
             UPDATE followers SET complete_since = (SELECT f.complete_since FROM log_floor AS f)
             WHERE followers.name = name;
         END IF;

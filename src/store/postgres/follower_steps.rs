@@ -31,13 +31,23 @@ const FORGET: &str =
     "DELETE FROM follower_positions WHERE follower = $1 AND n < $2 AND n >= $2 - 256";
 
 /// What it subscribes to today holds from the beginning. What failed or waits to be applied again comes
-/// again with the rest.
-const REBUILD: [&str; 5] = [
+/// again with the rest, if the log still has it.
+const REBUILD: [&str; 6] = [
+    // The retention locks it before it looks for followers. `$1` is not needed.
+    "SELECT $1::text FROM log_floor FOR SHARE",
     "DELETE FROM follower_declarations WHERE follower = $1 AND holds_from < \
          (SELECT max(holds_from) FROM follower_declarations WHERE follower = $1)",
     "UPDATE follower_declarations SET holds_from = 0 WHERE follower = $1",
-    "DELETE FROM dead_letters WHERE cause = 'follower' AND origin = $1 AND state = 'dead'",
-    "DELETE FROM follower_replays WHERE follower = $1",
+    "DELETE FROM dead_letters AS letter \
+     WHERE cause = 'follower' AND origin = $1 AND state = 'dead' \
+       AND EXISTS (SELECT FROM user_interactions AS event \
+                   WHERE event.event_id = letter.event_id \
+                     AND event.bucket = eclusa_bucket(letter.event_id))",
+    "DELETE FROM follower_replays AS replay \
+     WHERE follower = $1 \
+       AND EXISTS (SELECT FROM user_interactions AS event \
+                   WHERE event.event_id = (replay.event->>'id')::uuid \
+                     AND event.bucket = eclusa_bucket((replay.event->>'id')::uuid))",
     "UPDATE followers \
      SET rebuild = false, revision = revision + 1, changed_at = clock_timestamp(), \
          complete_since = (SELECT f.complete_since FROM log_floor AS f) \

@@ -6,7 +6,7 @@ use super::follower_records::{floor, records};
 use super::follower_steps::transact;
 use super::schema::follower_replays;
 use crate::event::StoredEvent;
-use crate::store::commit_log::Position;
+use crate::store::commit_log::{CommitLog, Position, ROUND};
 use crate::store::dead_letters::Replayed;
 use crate::store::followers::{
     Commanded, Declaration, FollowerCommand, FollowerRecord, FollowerState, FollowerStore,
@@ -58,6 +58,8 @@ struct RequestedRow {
 #[async_trait]
 impl FollowerStore for PostgresStore {
     async fn declare(&self, declaration: &Declaration) -> Result<bool, StoreError> {
+        // A backlog is not numbered in the transaction of the declaration, which is one for all of it.
+        while self.number_commits().await?.commits >= ROUND {}
         let declared = eclusa_declare_follower(
             declaration.name.as_str(),
             declaration.kind.as_str(),

@@ -201,6 +201,7 @@ async fn drop_day(
          LOCK TABLE ONLY user_interactions IN ACCESS EXCLUSIVE MODE; \
          LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE NOWAIT; \
          DO $$ BEGIN \
+             PERFORM FROM log_floor FOR UPDATE; \
              PERFORM {held} FOR KEY SHARE NOWAIT; \
              IF FOUND AND EXISTS (SELECT FROM pg_inherits WHERE inhrelid = '{name}'::regclass \
                  AND inhparent = 'user_interactions'::regclass AND NOT inhdetachpending) \
@@ -285,6 +286,10 @@ async fn trim(
                                                    WHERE f.state <> 'gapped') - 1), \
                                      CASE WHEN EXISTS (SELECT FROM followers) \
                                           THEN (SELECT min(block) FROM log_arrivals) END)";
+    // A follower that begins, or begins again, with the first event waits, and then knows what is gone.
+    transaction
+        .execute("SELECT FROM log_floor FOR UPDATE", &[])
+        .await?;
     let unread_from = match unread {
         true => i64::MAX,
         false => {

@@ -6,7 +6,7 @@ use super::follower_records::{floor, store_position};
 use super::leases;
 use super::schema::{
     dead_letters as letters, follower_declarations as declarations,
-    follower_positions as positions, follower_replays as replays, followers,
+    follower_positions as positions, follower_replays as replays, followers, user_interactions,
 };
 use crate::event::Cause;
 use crate::store::StoreError;
@@ -106,9 +106,13 @@ fn rebuild(connection: &mut SqliteConnection, follower: &str) -> QueryResult<()>
             declarations::types.eq(types),
         ))
         .execute(connection)?;
-    // What failed or waits to be applied again comes again with the rest.
-    diesel::delete(replays::table.filter(replays::follower.eq(follower))).execute(connection)?;
+    // What failed or waits to be applied again comes again with the rest, if the log still has it.
+    let logged = user_interactions::table.select(user_interactions::id);
+    let waiting = replays::table.filter(replays::follower.eq(follower));
+    diesel::delete(waiting.filter(replays::position.eq_any(logged))).execute(connection)?;
+    let logged = user_interactions::table.select(user_interactions::event_id.nullable());
     let failed = letters::table
+        .filter(letters::event_id.eq_any(logged))
         .filter(letters::cause.eq(Cause::Follower.as_str()))
         .filter(letters::origin.eq(follower))
         .filter(letters::state.eq(DeadLetterState::Dead.as_str()));

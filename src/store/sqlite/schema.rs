@@ -115,4 +115,4 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(followers, follower_positions);
-diesel::allow_tables_to_appear_in_same_query!(dead_letters, follower_replays);
+diesel::allow_tables_to_appear_in_same_query!(dead_letters, follower_replays, user_interactions);
