@@ -13,24 +13,37 @@ const AIM: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct ChunkSize {
     events: usize,
+    /// Events that are worth reading, by the payloads of the last ones.
+    readable: usize,
 }
 
 impl Default for ChunkSize {
     fn default() -> Self {
-        Self { events: FIRST }
+        Self {
+            events: FIRST,
+            readable: FIRST,
+        }
     }
 }
 
 impl ChunkSize {
     pub(super) fn events(&self) -> usize {
-        self.events
+        self.events.min(self.readable)
+    }
+
+    /// A chunk of `events` with so many bytes of payloads was read, where `bytes` are allowed. The database
+    /// reads all that is asked for before it can tell how much that is.
+    pub(super) fn read(&mut self, events: usize, payloads: usize, allowed: usize) {
+        if let Some(mean) = payloads.checked_div(events) {
+            self.readable = (allowed / mean.max(1)).clamp(1, MOST);
+        }
     }
 
     /// A chunk of `events` was applied in this time.
     pub(super) fn applied(&mut self, events: usize, took: Duration) {
         if took > AIM {
             self.events = (events / 2).max(1);
-        } else if events >= self.events && took < AIM / 2 {
+        } else if events >= self.events() && took < AIM / 2 {
             self.events = self.events.saturating_mul(2).min(MOST);
         }
     }
@@ -49,6 +62,7 @@ mod tests {
     #[test]
     fn chunks_grow_while_they_are_quick_and_halve_when_they_fail() {
         let mut size = ChunkSize::default();
+        size.read(100, 10_000, 1_000_000);
         let quick = Duration::from_millis(10);
         size.applied(3, quick);
         assert_eq!(size.events(), FIRST);
@@ -63,5 +77,16 @@ mod tests {
             failing = size.events();
         }
         assert_eq!((failing, size.events()), (1, 1));
+    }
+
+    #[test]
+    fn large_payloads_make_small_chunks() {
+        let mut size = ChunkSize::default();
+        size.read(4, 1_000_000, 1_000_000);
+        assert_eq!(size.events(), 4);
+        size.read(1, 3_000_000, 1_000_000);
+        assert_eq!(size.events(), 1);
+        size.read(1, 10, 1_000_000);
+        assert_eq!(size.events(), FIRST);
     }
 }

@@ -6,7 +6,7 @@ use super::log_end::{LogEnd, LogWatch};
 use super::registry::Work;
 use crate::maintenance::leader::Leadership;
 use crate::metrics::Metrics;
-use crate::store::commit_log::{Position, Selection, Span};
+use crate::store::commit_log::{LoggedEvent, Position, Selection, Span};
 use crate::store::followers::{FollowerRecord, FollowerState};
 use crate::store::leases::Lease;
 use crate::store::{CommitLog, FollowerStore, StoreError};
@@ -265,6 +265,9 @@ impl LogReader<'_> {
             self.metrics.moved_to(cursor.read);
             return Next::Again;
         }
+        let payload = |logged: &LoggedEvent| logged.event.event_data.get().len();
+        let payloads = chunk.events.iter().map(payload).sum();
+        self.size.read(chunk.events.len(), payloads, CHUNK_BYTES);
         let (events, began) = (chunk.events.len(), Instant::now());
         let next = match &params.work {
             Work::Project(projection) => {
