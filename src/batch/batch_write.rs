@@ -115,7 +115,7 @@ impl BatchWrite {
         let _turn = self.params.turns.acquire().await;
         let writing = AssertUnwindSafe(async {
             for event in rows.iter() {
-                failpoint::hit_event("db_writer.event", &event.event_type).await;
+                failpoint::hit_part("db_writer.event", &event.event_type).await;
             }
             match self.lane {
                 None => store.write(rows).await,

@@ -23,7 +23,7 @@ impl LogReader<'_> {
         if let Err(error) = self.deliver(outlet, &events).await {
             return self.not_applied(cursor, &events, error).await;
         }
-        failpoint::hit("follower.sent");
+        failpoint::hit_part("follower.sent", outlet.name()).await;
         cursor.read = to;
         loop {
             // Sent is sent: the position is stored as soon as that works.

@@ -15,18 +15,18 @@ pub fn hit(name: &str) {
     let _ = name;
 }
 
-/// As [`hit`], at the point `name/event_type`, so that a test makes the events of one type fail.
+/// As [`hit`], at the point `name/part`, so that a test makes the events of one type fail, or one follower.
 /// `stall` never completes there, without blocking the thread.
 #[inline]
 #[cfg_attr(
     not(feature = "failpoints"),
     expect(clippy::unused_async, reason = "awaits with the feature on")
 )]
-pub async fn hit_event(name: &str, event_type: &str) {
+pub async fn hit_part(name: &str, part: &str) {
     #[cfg(feature = "failpoints")]
-    active::hit_event(name, event_type).await;
+    active::hit_part(name, part).await;
     #[cfg(not(feature = "failpoints"))]
-    let _ = (name, event_type);
+    let _ = (name, part);
 }
 
 #[cfg(feature = "failpoints")]
@@ -113,8 +113,8 @@ mod active {
         Some(point.action)
     }
 
-    pub(super) async fn hit_event(name: &str, event_type: &str) {
-        match strike(&format!("{name}/{event_type}")) {
+    pub(super) async fn hit_part(name: &str, part: &str) {
+        match strike(&format!("{name}/{part}")) {
             Some(FailpointAction::Stall) => std::future::pending().await,
             other => act(name, other),
         }

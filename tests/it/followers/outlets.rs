@@ -2,16 +2,19 @@
 
 use super::*;
 use eclusa::followers::SendError;
+use eclusa::supervision::failpoint;
 use parking_lot::Mutex;
 
 on_both_stores! {
     what_cannot_be_sent_now_is_sent_later,
+    what_was_sent_before_a_crash_is_sent_again,
     a_refused_event_stops_the_outlet,
 }
 
 /// A receiver that refuses what it is told to.
 #[derive(Clone, Default)]
 struct Receiver {
+    name: Option<&'static str>,
     away: Arc<AtomicBool>,
     tried: Arc<AtomicBool>,
     received: Arc<Mutex<Vec<Uuid>>>,
@@ -20,7 +23,7 @@ struct Receiver {
 #[async_trait]
 impl Outlet for Receiver {
     fn name(&self) -> &str {
-        NAME
+        self.name.unwrap_or(NAME)
     }
 
     fn subscription(&self) -> Subscription {
@@ -56,6 +59,26 @@ async fn what_cannot_be_sent_now_is_sent_later(place: &Place) {
     let log = place.log().await;
     assert_eq!(*receiver.received.lock(), log);
     assert_eq!(place.record(NAME).await.state, FollowerState::Running);
+    running.stop().await;
+}
+
+/// Between the receiver's confirmation and the stored position.
+async fn what_was_sent_before_a_crash_is_sent_again(place: &Place) {
+    // Failpoints are those of the whole process.
+    let name = match &place.url {
+        Some(_) => "crashes-on-postgres",
+        None => "crashes-on-sqlite",
+    };
+    let receiver = Receiver {
+        name: Some(name),
+        ..Receiver::default()
+    };
+    failpoint::set(&format!("follower.sent/{name}"), "0:1:panic").unwrap();
+    place.write((0..5).map(|_| event()).collect()).await;
+    let running = Running::start(place, Followers::new().send(receiver.clone())).await;
+    place.caught_up(name).await;
+    let log = place.log().await;
+    assert_eq!(*receiver.received.lock(), [log.clone(), log].concat());
     running.stop().await;
 }
 
