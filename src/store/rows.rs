@@ -171,6 +171,7 @@ impl TryFrom<DeadLetterRow> for DeadLetter {
 #[cfg(feature = "postgres")]
 mod as_postgres {
     use super::{IdColumn, JsonColumn, TimeColumn};
+    use chrono::{DateTime, Utc};
     use diesel::deserialize::{self, FromSql};
     use diesel::pg::{Pg, PgValue};
     use diesel::serialize::{self, Output, ToSql};
@@ -179,7 +180,17 @@ mod as_postgres {
 
     impl FromSql<Timestamptz, Pg> for TimeColumn {
         fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-            FromSql::<Timestamptz, Pg>::from_sql(value).map(Self)
+            // Microseconds since 2000. A row that was inserted by hand may have a time beyond what chrono
+            // has, or infinity: the nearest one, so that all others can be read.
+            let since_2000 = <i64 as FromSql<sql_types::BigInt, Pg>>::from_sql(value)?;
+            let nearest = match since_2000 {
+                ..0 => DateTime::<Utc>::MIN_UTC,
+                _ => DateTime::<Utc>::MAX_UTC,
+            };
+            let time = since_2000
+                .checked_add(946_684_800_000_000)
+                .and_then(DateTime::from_timestamp_micros);
+            Ok(Self(time.unwrap_or(nearest)))
         }
     }
 

@@ -26,6 +26,11 @@ CREATE TABLE log_commits (
     numbered_at timestamptz NOT NULL
 );
 
+-- Commits with events of other days than that of their number, for the retention: it asks who has events of a day
+-- to read.
+CREATE INDEX log_commits_other_days_idx ON log_commits (seq)
+WHERE NOT buckets <@ ARRAY[(numbered_at AT TIME ZONE 'UTC')::date, date '0001-01-01'];
+
 -- Which history the positions belong to. After a point-in-time recovery positions may come again for
 -- other events; then the generation is another one.
 CREATE TABLE log_generation (
@@ -66,9 +71,10 @@ DECLARE
     ended boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(7161677777369124866);
-    ended := false;
+    -- In a database that was taken back to an earlier state the block may be yet to be drawn.
+    ended := above > (SELECT last_value FROM log_blocks);
     IF open <> '{}' OR later <> '{}' THEN
-        ended := eclusa_open_transactions(open) <> open;
+        ended := ended OR eclusa_open_transactions(open) <> open;
         open := eclusa_open_transactions(open);
         later := eclusa_open_transactions(later);
     END IF;
@@ -218,6 +224,10 @@ BEGIN
     END IF;
     IF event_data IS NULL OR jsonb_typeof(event_data) <> 'object' THEN
         RAISE EXCEPTION 'event_data must be a JSON object' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF occurred_at < timestamptz '0001-01-01 00:00:00+00' OR occurred_at >= timestamptz '10000-01-01 00:00:00+00' THEN
+        RAISE EXCEPTION 'occurred_at % is outside of the years 1 to 9999', occurred_at
+            USING ERRCODE = 'datetime_field_overflow';
     END IF;
     IF event_id IS NULL THEN
         -- A UUIDv7: the time over the first 48 bits of a random UUID, and 4 turned into 7.

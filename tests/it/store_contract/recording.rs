@@ -41,6 +41,10 @@ async fn an_event_recorded_in_sql_goes_with_its_transaction() {
         ("eclusa_record('')", "event_type is empty"),
         ("eclusa_record('t', '[1]')", "must be a JSON object"),
         (
+            "eclusa_record('t', occurred_at => 'infinity')",
+            "years 1 to 9999",
+        ),
+        (
             "eclusa_record('t', event_id => '017f22e2-79b0-7cc3-98c4-dc0c0c07398f')",
             "no partition",
         ),
@@ -50,6 +54,26 @@ async fn an_event_recorded_in_sql_goes_with_its_transaction() {
         let message = error.as_db_error().unwrap().message().to_owned();
         assert!(message.contains(says), "{call}: {message}");
     }
+}
+
+/// A row that was changed by hand keeps nobody from reading the others.
+#[tokio::test]
+async fn a_time_beyond_all_others_can_be_read() {
+    let (store, url) = postgres_store().await;
+    let events = [event(), event(), event()];
+    write(&store, events.clone()).await.unwrap();
+    let client = connect(&url).await;
+    for (event, time) in events.iter().zip(["infinity", "-infinity"]) {
+        let change = "UPDATE user_interactions SET \"timestamp\" = $2::text::timestamptz WHERE event_id = $1";
+        let changed = client.execute(change, &[&event.event_id, &time]).await;
+        assert_eq!(changed.unwrap(), 1);
+    }
+    let (seen, _) = all_after(&store, Position::START).await;
+    assert_eq!(seen, events.map(|event| event.event_id));
+    let stored = store.get(seen[0]).await.unwrap().unwrap();
+    let text = serde_json::to_string(&stored).unwrap();
+    let again: eclusa::event::StoredEvent = serde_json::from_str(&text).unwrap();
+    assert_eq!(again.timestamp, stored.timestamp);
 }
 
 #[tokio::test]
