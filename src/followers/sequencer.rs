@@ -12,6 +12,7 @@ use crate::store::commit_log::{Peers, Position, ROUND};
 use crate::store::{CommitLog, StoreError};
 use crate::supervision::{Backoff, Lifecycle, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -91,11 +92,11 @@ impl Rounds {
     /// Round after round. Never ends.
     async fn number(&self) {
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
-        let mut checked = false;
+        let mut sessions = HashSet::new();
         let mut passes = Passes::default();
         loop {
             let began = Instant::now();
-            match self.checked_round(&mut checked, &mut passes).await {
+            match self.round(&mut sessions, &mut passes).await {
                 Ok(true) => backoff.reset(),
                 Ok(false) => {
                     backoff.reset();
@@ -106,7 +107,8 @@ impl Rounds {
                 Err(error) => {
                     tracing::warn!(kind = error.kind().as_str(), %error, "the log cannot be sequenced");
                     // The next answer may come from another server, or from an earlier state of this one.
-                    checked = false;
+                    sessions.clear();
+                    passes = Passes::default();
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
@@ -132,24 +134,12 @@ impl Rounds {
         }
     }
 
-    /// A round, after the generation of the log has been checked where it may be another one.
-    async fn checked_round(
+    /// Numbers what is committed and takes in what is new. `true` when there may be more.
+    async fn round(
         &self,
-        checked: &mut bool,
+        sessions: &mut HashSet<i32>,
         passes: &mut Passes,
     ) -> Result<bool, StoreError> {
-        if !*checked {
-            self.params.log.generation().await?;
-            *checked = true;
-            // Positions that followers have only in memory may not be there.
-            self.params.watch.end.send_replace(LogEnd::default());
-            self.params.watch.command();
-        }
-        self.round(passes).await
-    }
-
-    /// Numbers what is committed and takes in what is new. `true` when there may be more.
-    async fn round(&self, passes: &mut Passes) -> Result<bool, StoreError> {
         let params = &self.params;
         let began = Instant::now();
         let (numbered, look) = params.log.number_with(passes.next(began)).await?;
@@ -166,6 +156,15 @@ impl Rounds {
                 .commits_numbered
                 .inc_by(u64::from(numbered.commits));
             self.peers.tell.notify_one();
+        }
+        if sessions.insert(numbered.session) {
+            // A new connection may lead to another server, or to an earlier state of this one.
+            params.log.generation().await?;
+            // Positions that followers have only in memory may not be there.
+            params.watch.end.send_replace(LogEnd::default());
+            params.watch.command();
+            *passes = Passes::default();
+            return Ok(true);
         }
         let known = params.watch.end.borrow().end;
         if numbered.end == known {
@@ -215,8 +214,11 @@ impl Rounds {
             if let Ok(followed) = self.params.log.is_followed().await {
                 self.followed.store(followed, Ordering::Relaxed);
             }
-            if let Ok(seconds) = self.params.log.unnumbered_seconds().await {
-                self.params.metrics.unnumbered_seconds.set(seconds);
+            if let Ok(unnumbered) = self.params.log.unnumbered().await {
+                self.params
+                    .metrics
+                    .unnumbered_seconds
+                    .set(unnumbered.seconds);
             }
         }
     }

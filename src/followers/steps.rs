@@ -166,19 +166,29 @@ impl LogReader<'_> {
             }
             reason = format!("{DEAD_IN_A_ROW} events in a row failed; {reason}");
         }
-        tracing::error!(
-            follower = name,
-            reason,
-            "follower broken; resume it when the cause is gone"
-        );
         let stopped = self
             .params
             .store
-            .stop_follower(&self.lease, name, FollowerState::Broken, &reason)
+            .stop_follower(
+                &self.lease,
+                name,
+                cursor.record.revision,
+                FollowerState::Broken,
+                &reason,
+            )
             .await;
-        if let Err(error) = stopped {
-            self.failed("it cannot be stopped", &error);
-            return Next::Again;
+        match stopped {
+            Ok(true) => tracing::error!(
+                follower = name,
+                reason,
+                "follower broken; resume it when the cause is gone"
+            ),
+            // A command has come meanwhile, or the lease is lost.
+            Ok(false) => {}
+            Err(error) => {
+                self.failed("it cannot be stopped", &error);
+                return Next::Again;
+            }
         }
         Next::Reload
     }

@@ -187,6 +187,16 @@ pub struct Numbered {
     pub commits: u32,
     /// Behind the last numbered commit.
     pub end: Position,
+    /// The database's number of the connection that was used.
+    pub session: i32,
+}
+
+/// What waits for its number.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Unnumbered {
+    pub events: u64,
+    /// For which the oldest commit has been waiting.
+    pub seconds: f64,
 }
 
 /// A block up to which everything is numbered, but what these transactions have written.
@@ -241,9 +251,12 @@ pub trait CommitLog: Send + Sync {
         Ok(Horizon::default())
     }
 
-    /// For how many seconds the oldest commit has been waiting for its number; 0 if none is.
-    async fn unnumbered_seconds(&self) -> Result<f64, StoreError> {
-        Ok(0.0)
+    /// Behind the last numbered commit.
+    async fn end(&self) -> Result<Position, StoreError>;
+
+    /// What is committed and has no number yet.
+    async fn unnumbered(&self) -> Result<Unnumbered, StoreError> {
+        Ok(Unnumbered::default())
     }
 
     /// Whether a follower of any process may be waiting for numbers.

@@ -166,15 +166,10 @@ impl FollowerRecord {
         lease_name(&self.name)
     }
 
-    /// Why a command cannot be carried out; `floor` is the day from which on the log is complete, and
-    /// `end` where it ends.
-    pub(super) fn refusal(
-        &self,
-        command: FollowerCommand,
-        floor: Option<NaiveDate>,
-        end: Position,
-    ) -> Option<String> {
+    /// Why a command cannot be carried out.
+    pub(super) fn refusal(&self, command: FollowerCommand, log: &LogState) -> Option<String> {
         let name = &self.name;
+        let generation = log.generation;
         match command {
             FollowerCommand::Pause if self.state != FollowerState::Running => Some(format!(
                 "follower {name} is {}, and not running",
@@ -185,19 +180,20 @@ impl FollowerRecord {
             }
             FollowerCommand::Rebuild {
                 accept_truncated: false,
-            } => floor.map(|day| {
+            } => log.complete_since.map(|day| {
                 format!(
                     "the log is complete since {day} only; to rebuild {name} without the events of \
                      days before, accept a truncated log (--accept-truncated)"
                 )
             }),
             FollowerCommand::Skip(to) if to < self.position => Some(format!(
-                "follower {name} is at position {} already, and a skip goes forward; to go back, \
+                "follower {name} is at position {generation}-{} already, and a skip goes forward; to go back, \
                  rebuild it",
                 self.position
             )),
-            FollowerCommand::Skip(to) if to > end => Some(format!(
-                "the log ends at position {end}; what comes behind it cannot be skipped"
+            FollowerCommand::Skip(to) if to > log.end => Some(format!(
+                "the log ends at position {generation}-{}; what comes behind it cannot be skipped",
+                log.end
             )),
             FollowerCommand::Remove => self.run_by.as_ref().map(|process| {
                 format!(
@@ -208,6 +204,14 @@ impl FollowerRecord {
             _ => None,
         }
     }
+}
+
+/// The log as a command finds it.
+#[derive(Debug)]
+pub(super) struct LogState {
+    pub(super) generation: i64,
+    pub(super) end: Position,
+    pub(super) complete_since: Option<NaiveDate>,
 }
 
 /// The lease that a follower runs under.
@@ -301,14 +305,15 @@ pub trait FollowerStore: Send + Sync {
     /// What the effect or the store failed with; nothing was done.
     async fn step(&self, step: Step, effect: Arc<dyn Effect>) -> Result<Fenced<()>, EffectError>;
 
-    /// Stops a running follower with a reason.
+    /// Stops a running follower with a reason. `false` when its record has changed, or the lease is another's.
     async fn stop_follower(
         &self,
         lease: &Lease,
         name: &str,
+        revision: i64,
         state: FollowerState,
         reason: &str,
-    ) -> Result<(), StoreError>;
+    ) -> Result<bool, StoreError>;
 
     /// Carries out a command.
     async fn command(&self, name: &str, command: FollowerCommand) -> Result<Commanded, StoreError>;

@@ -28,7 +28,7 @@ pub struct Unread {
     /// The last commit that was looked at.
     #[cfg(feature = "postgres")]
     pub(super) seq: i64,
-    /// The sum of all followers' revisions.
+    /// A digest of all followers' names and revisions.
     #[cfg(feature = "postgres")]
     pub(super) revisions: i64,
 }

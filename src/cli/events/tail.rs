@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How often the log is asked for news.
 const LOOK: Duration = Duration::from_millis(250);
+/// Seconds within which a server gives a commit its number.
+const NUMBERED_BY_A_SERVER: f64 = 1.0;
 /// Most events taken at once.
 const AT_ONCE: usize = 1_000;
 
@@ -51,9 +53,9 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
     let filter = args.filter.filter();
     // The position comes before the listing: an event in between is found twice rather than never, and
     // what was shown takes the second one back.
-    let mut position = match args.follow {
-        true => end_of_log(&*store).await?,
-        false => Position::START,
+    let (mut position, mut generation) = match args.follow {
+        true => (end_of_log(&*store).await?, store.generation().await?),
+        false => (Position::START, 0),
     };
     let mut shown = HashSet::new();
     if args.lines > 0 {
@@ -74,8 +76,15 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
     let mut backoff = Backoff::new(LOOK, Duration::from_secs(5));
     loop {
         match look(&*store, &selection, position).await {
-            Ok(chunk) => {
+            Ok((chunk, found)) => {
                 backoff.reset();
+                if found != generation {
+                    eprintln!(
+                        "eclusa: the database was restored or recovered; going on with what comes from now on"
+                    );
+                    (position, generation) = (end_of_log(&*store).await?, found);
+                    continue;
+                }
                 let moved = chunk.read_to != position;
                 position = chunk.read_to;
                 let events = chunk.events.into_iter().map(|logged| logged.event);
@@ -107,16 +116,19 @@ async fn end_of_log(store: &dyn Store) -> Result<Position, StoreError> {
     }
 }
 
-/// What has come since. No server need be running, so the commits may have no numbers yet.
+/// What has come since, and in which generation of the log.
 async fn look(
     store: &dyn Store,
     selection: &Selection,
     after: Position,
-) -> Result<Chunk, StoreError> {
-    store.number_commits().await?;
-    store
-        .read_after(selection, Span::after(after, AT_ONCE))
-        .await
+) -> Result<(Chunk, i64), StoreError> {
+    // A server numbers what is committed at once; none need be running.
+    if store.unnumbered().await?.seconds > NUMBERED_BY_A_SERVER {
+        store.number_commits().await?;
+    }
+    let span = Span::after(after, AT_ONCE);
+    let chunk = store.read_after(selection, span).await?;
+    Ok((chunk, store.generation().await?))
 }
 
 /// The newest events, newest first, over as many pages as it takes.

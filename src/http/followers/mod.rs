@@ -9,9 +9,9 @@ use super::listing::unreadable;
 use super::openapi::problems::{FollowerListProblems, LookupProblems};
 use super::problem::Problem;
 use crate::config::auth::Scope;
-use crate::store::commit_log::Position;
+use crate::store::StoreError;
+use crate::store::commit_log::Unnumbered;
 use crate::store::followers::FollowerRecord;
-use crate::store::{CommitLog, StoreError};
 use actix_web::{HttpResponse, web};
 use view::{Behind, FollowerList, FollowerView, LogView, OutsidePosition};
 
@@ -28,10 +28,11 @@ pub async fn list(state: web::Data<HttpState>, caller: Caller) -> Result<HttpRes
     caller.require(Scope::Read)?;
     let list = async {
         let generation = state.log.generation().await?;
-        let end = numbered(&*state.log).await?;
+        let end = state.log.end().await?;
+        let unnumbered = state.log.unnumbered().await?;
         let mut followers = Vec::new();
         for record in state.follower_store.followers().await? {
-            followers.push(view(&state, record, generation).await?);
+            followers.push(view(&state, record, generation, unnumbered).await?);
         }
         Ok::<_, StoreError>(FollowerList {
             followers,
@@ -69,8 +70,9 @@ async fn show(state: &HttpState, name: &str) -> Result<HttpResponse, Problem> {
             return Ok(None);
         };
         let generation = state.log.generation().await?;
-        numbered(&*state.log).await?;
-        view(state, record, generation).await.map(Some)
+        let unnumbered = state.log.unnumbered().await?;
+        let view = view(state, record, generation, unnumbered).await?;
+        Ok(Some(view))
     };
     match found.await {
         Ok(Some(follower)) => Ok(HttpResponse::Ok().json(follower)),
@@ -79,22 +81,19 @@ async fn show(state: &HttpState, name: &str) -> Result<HttpResponse, Problem> {
     }
 }
 
-/// The end of the log: what is committed and has no number yet is behind every follower too.
-async fn numbered(log: &dyn CommitLog) -> Result<Position, StoreError> {
-    Ok(log.number_commits().await?.end)
-}
-
 async fn view(
     state: &HttpState,
     record: FollowerRecord,
     generation: i64,
+    unnumbered: Unnumbered,
 ) -> Result<FollowerView, StoreError> {
     let (events, seconds) = state.log.backlog(record.position).await?;
-    Ok(FollowerView::new(
-        record,
-        generation,
-        Behind { events, seconds },
-    ))
+    // What is committed and has no number yet is behind every follower too.
+    let behind = Behind {
+        events: events.saturating_add(unnumbered.events),
+        seconds: seconds.max(unnumbered.seconds),
+    };
+    Ok(FollowerView::new(record, generation, behind))
 }
 
 fn unknown(name: &str) -> Problem {

@@ -6,7 +6,7 @@ use super::schema::{followers, log_commits};
 use crate::event::StoredEvent;
 use crate::store::commit_log::{
     Chunk, CommitLog, Horizon, LoggedEvent, Look, Numbered, Peers, Position, Selection, Span,
-    Stretch,
+    Stretch, Unnumbered,
 };
 use crate::store::followers::FollowerState;
 use crate::store::rows::{IdColumn, JsonColumn, TimeColumn};
@@ -49,11 +49,13 @@ struct NumberedRow {
     numbered: i32,
     #[diesel(sql_type = BigInt)]
     last: i64,
+    #[diesel(sql_type = Integer)]
+    session: i32,
 }
 
 async fn number(connection: &mut AsyncPgConnection, look: &Look) -> QueryResult<(Numbered, Look)> {
-    const NUMBER: &str =
-        "SELECT open, later, numbered, last FROM eclusa_number_commits($1, $2, $3)";
+    const NUMBER: &str = "SELECT open, later, numbered, last, pg_backend_pid() AS session \
+         FROM eclusa_number_commits($1, $2, $3)";
     let later = look.later.as_ref();
     let row: NumberedRow = diesel::sql_query(NUMBER)
         .bind::<BigInt, _>(look.above.block)
@@ -64,6 +66,7 @@ async fn number(connection: &mut AsyncPgConnection, look: &Look) -> QueryResult<
     let numbered = Numbered {
         commits: row.numbered.unsigned_abs(),
         end: behind(row.last),
+        session: row.session,
     };
     let horizon = |block, open| Horizon { block, open };
     let look = Look {
@@ -82,13 +85,25 @@ struct HorizonRow {
 }
 
 const UNNUMBERED: &str = "\
-    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(inserted_at)), 0)::float8 AS seconds \
+    SELECT coalesce(sum(events), 0)::bigint AS events, \
+           coalesce(extract(epoch FROM clock_timestamp() - min(inserted_at)), 0)::float8 AS seconds \
     FROM log_arrivals";
 
 #[derive(QueryableByName)]
 struct UnnumberedRow {
+    #[diesel(sql_type = BigInt)]
+    events: i64,
     #[diesel(sql_type = Double)]
     seconds: f64,
+}
+
+/// Behind the last numbered commit.
+pub(super) async fn end(connection: &mut AsyncPgConnection) -> QueryResult<Position> {
+    let last: Option<i64> = log_commits::table
+        .select(diesel::dsl::max(log_commits::seq))
+        .get_result(connection)
+        .await?;
+    Ok(behind(last.unwrap_or(0)))
 }
 
 /// Whether a commit may have events of the selection's types is decided here, so that the types of
@@ -320,11 +335,8 @@ async fn backlog(
         .await?;
     let mut events = row.events.unsigned_abs();
     if row.commits >= MAX_SUMMED {
-        let newest: Option<i64> = log_commits::table
-            .select(diesel::dsl::max(log_commits::seq))
-            .get_result(connection)
-            .await?;
-        let more = newest.unwrap_or(0).saturating_sub(row.last).unsigned_abs();
+        let newest = seq_of(end(connection).await?);
+        let more = newest.saturating_sub(row.last).unsigned_abs();
         let mean = events / row.commits.unsigned_abs().max(1);
         events = events.saturating_add(more.saturating_mul(mean));
     }
@@ -335,7 +347,7 @@ diesel::define_sql_function! {
     fn eclusa_log_generation() -> BigInt;
 }
 
-async fn generation(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
+pub(super) async fn generation(connection: &mut AsyncPgConnection) -> QueryResult<i64> {
     diesel::select(eclusa_log_generation())
         .get_result(connection)
         .await
@@ -365,12 +377,21 @@ impl CommitLog for PostgresStore {
         })
     }
 
-    async fn unnumbered_seconds(&self) -> Result<f64, StoreError> {
+    async fn end(&self) -> Result<Position, StoreError> {
+        self.pools
+            .read(async |connection| end(connection).await)
+            .await
+    }
+
+    async fn unnumbered(&self) -> Result<Unnumbered, StoreError> {
         let read = async |connection: &mut AsyncPgConnection| {
             diesel::sql_query(UNNUMBERED).get_result(connection).await
         };
-        let row: UnnumberedRow = self.pools.sequence(read).await?;
-        Ok(row.seconds.max(0.0))
+        let row: UnnumberedRow = self.pools.read(read).await?;
+        Ok(Unnumbered {
+            events: row.events.unsigned_abs(),
+            seconds: row.seconds.max(0.0),
+        })
     }
 
     async fn is_followed(&self) -> Result<bool, StoreError> {

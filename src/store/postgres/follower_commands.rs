@@ -1,10 +1,10 @@
 //! Commands to followers.
 
-use super::commits::behind;
+use super::commits::{end, generation};
 use super::follower_records::{floor, records};
 use super::listen::FOLLOWERS;
-use super::schema::{followers, log_commits};
-use crate::store::followers::{Commanded, FollowerCommand, FollowerState};
+use super::schema::followers;
+use crate::store::followers::{Commanded, FollowerCommand, FollowerState, LogState};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, TransactionManager};
@@ -42,12 +42,12 @@ async fn change_in(
         return Ok(Commanded::Unknown);
     };
     let floor = floor(connection).await?;
-    let end: Option<i64> = log_commits::table
-        .select(diesel::dsl::max(log_commits::seq))
-        .first(connection)
-        .await?;
-    let end = behind(end.unwrap_or(0));
-    if let Some(reason) = record.refusal(command, floor, end) {
+    let log = LogState {
+        generation: generation(connection).await?,
+        end: end(connection).await?,
+        complete_since: floor,
+    };
+    if let Some(reason) = record.refusal(command, &log) {
         return Ok(Commanded::Refused(reason));
     }
     let target = followers::table.find(name);

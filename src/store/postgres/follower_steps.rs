@@ -2,14 +2,17 @@
 
 use super::follower_letters;
 use super::schema::follower_replays;
+use crate::event::id;
 use crate::store::StoreError;
 use crate::store::followers::{Also, Step};
 use crate::store::leases::Fenced;
 use crate::store::rows::IdColumn;
 use crate::store::transaction::{Effect, EffectError, Transaction};
+use chrono::NaiveDate;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{self, Array, BigInt, Date, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// Positions that are kept before the newest.
@@ -30,29 +33,67 @@ const STEP: &str = "\
 const FORGET: &str =
     "DELETE FROM follower_positions WHERE follower = $1 AND n < $2 AND n >= $2 - 256";
 
-/// What it subscribes to today holds from the beginning. What failed or waits to be applied again comes
-/// again with the rest, if the log still has it.
-const REBUILD: [&str; 6] = [
+/// What it subscribes to today holds from the beginning.
+const REBUILD: [&str; 4] = [
     // The retention locks it before it looks for followers. `$1` is not needed.
     "SELECT $1::text FROM log_floor FOR SHARE",
     "DELETE FROM follower_declarations WHERE follower = $1 AND holds_from < \
          (SELECT max(holds_from) FROM follower_declarations WHERE follower = $1)",
     "UPDATE follower_declarations SET holds_from = 0 WHERE follower = $1",
-    "DELETE FROM dead_letters AS letter \
-     WHERE cause = 'follower' AND origin = $1 AND state = 'dead' \
-       AND EXISTS (SELECT FROM user_interactions AS event \
-                   WHERE event.event_id = letter.event_id \
-                     AND event.bucket = eclusa_bucket(letter.event_id))",
-    "DELETE FROM follower_replays AS replay \
-     WHERE follower = $1 \
-       AND EXISTS (SELECT FROM user_interactions AS event \
-                   WHERE event.event_id = (replay.event->>'id')::uuid \
-                     AND event.bucket = eclusa_bucket((replay.event->>'id')::uuid))",
     "UPDATE followers \
      SET rebuild = false, revision = revision + 1, changed_at = clock_timestamp(), \
          complete_since = (SELECT f.complete_since FROM log_floor AS f) \
      WHERE name = $1",
 ];
+
+/// The events of a follower's dead letters and of what waits to be applied again.
+const FAILED: &str = "\
+    SELECT event_id AS id FROM dead_letters \
+    WHERE cause = 'follower' AND origin = $1 AND state = 'dead' AND event_id IS NOT NULL \
+    UNION SELECT (event->>'id')::uuid FROM follower_replays WHERE follower = $1";
+/// Those that the log still has, and so come again with the rest. The days prune the partitions, of which each
+/// would be locked otherwise.
+const LOGGED: &str = "\
+    SELECT event_id AS id FROM user_interactions WHERE event_id = ANY ($1) AND bucket = ANY ($2)";
+const FORGET_FAILED: [&str; 2] = [
+    "DELETE FROM dead_letters \
+     WHERE cause = 'follower' AND origin = $1 AND state = 'dead' AND event_id = ANY ($2)",
+    "DELETE FROM follower_replays WHERE follower = $1 AND (event->>'id')::uuid = ANY ($2)",
+];
+
+#[derive(QueryableByName)]
+struct EventId {
+    #[diesel(sql_type = sql_types::Uuid)]
+    id: Uuid,
+}
+
+async fn rebuild(connection: &mut AsyncPgConnection, follower: &str) -> QueryResult<()> {
+    for statement in REBUILD {
+        diesel::sql_query(statement)
+            .bind::<Text, _>(follower)
+            .execute(connection)
+            .await?;
+    }
+    let ids = |rows: Vec<EventId>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
+    let failed = diesel::sql_query(FAILED).bind::<Text, _>(follower);
+    let failed = ids(failed.load(connection).await?);
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let days: BTreeSet<NaiveDate> = failed.iter().map(id::bucket).collect();
+    let logged = diesel::sql_query(LOGGED)
+        .bind::<Array<sql_types::Uuid>, _>(failed)
+        .bind::<Array<Date>, _>(Vec::from_iter(days));
+    let logged = ids(logged.load(connection).await?);
+    for statement in FORGET_FAILED {
+        diesel::sql_query(statement)
+            .bind::<Text, _>(follower)
+            .bind::<Array<sql_types::Uuid>, _>(&logged)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
 
 pub(super) async fn transact(
     connection: &mut AsyncPgConnection,
@@ -79,15 +120,7 @@ pub(super) async fn transact(
     }
     match &step.also {
         Also::Nothing => {}
-        Also::Rebuild => {
-            for statement in REBUILD {
-                diesel::sql_query(statement)
-                    .bind::<Text, _>(&step.follower)
-                    .execute(connection)
-                    .await
-                    .map_err(failed)?;
-            }
-        }
+        Also::Rebuild => rebuild(connection, &step.follower).await.map_err(failed)?,
         Also::DeadLetter(letter) => {
             follower_letters::insert(connection, (**letter).clone()).await?;
         }

@@ -67,9 +67,14 @@ impl FollowerStore for PostgresStore {
             declaration.on_error.as_str(),
             declaration.start == Start::Now,
         );
-        self.pools
-            .sequence(async |connection| diesel::select(declared).get_result(connection).await)
-            .await
+        let declare = async |connection: &mut AsyncPgConnection| {
+            let changed = diesel::select(declared).get_result(connection).await?;
+            if changed {
+                notify(connection).await?;
+            }
+            Ok(changed)
+        };
+        self.pools.sequence(declare).await
     }
 
     async fn follower(&self, name: &str) -> Result<Option<FollowerRecord>, StoreError> {
@@ -115,13 +120,14 @@ impl FollowerStore for PostgresStore {
         &self,
         lease: &Lease,
         name: &str,
+        revision: i64,
         state: FollowerState,
         reason: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         const STOP: &str = "\
             UPDATE followers \
             SET state = $1, reason = $2, revision = revision + 1, changed_at = clock_timestamp() \
-            WHERE name = $3 AND state = 'running' \
+            WHERE name = $3 AND state = 'running' AND revision = $6 \
               AND EXISTS (SELECT FROM leases WHERE name = $4 AND token = $5)";
         let reason = reason.replace('\0', "\u{fffd}");
         let stop = async |connection: &mut AsyncPgConnection| {
@@ -131,10 +137,11 @@ impl FollowerStore for PostgresStore {
                 .bind::<Text, _>(name)
                 .bind::<Text, _>(&lease.name)
                 .bind::<BigInt, _>(lease.token)
+                .bind::<BigInt, _>(revision)
                 .execute(connection)
                 .await
         };
-        self.pools.sequence(stop).await.map(drop)
+        Ok(self.pools.sequence(stop).await? == 1)
     }
 
     async fn command(&self, name: &str, command: FollowerCommand) -> Result<Commanded, StoreError> {

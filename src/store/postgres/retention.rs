@@ -128,18 +128,34 @@ impl RetentionStore for PostgresStore {
 }
 
 /// Followers that have a commit with an event of the day before them. What has no number yet is before
-/// all of them.
+/// all of them. Numbers are given in the order of time, so whoever has not read up to the end of the day counts
+/// as behind; of what was numbered later, an index has the commits with events of other days. Whoever is to
+/// be rebuilt has read nothing.
 const BEHIND: &str = "\
     SELECT (SELECT coalesce(array_agg(f.name), '{}') FROM followers AS f \
-            CROSS JOIN LATERAL (SELECT position FROM follower_positions \
+            CROSS JOIN LATERAL (SELECT CASE WHEN f.rebuild THEN 0 ELSE position END AS position \
+                                FROM follower_positions \
                                 WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
             WHERE f.state <> 'gapped' \
-              AND (EXISTS (SELECT FROM log_commits \
-                           WHERE seq >= p.position >> 12 AND (seq << 12 | 4095) > p.position \
-                             AND $1::date = ANY (buckets)) \
+              AND ((SELECT (numbered_at AT TIME ZONE 'UTC')::date FROM log_commits \
+                    WHERE seq >= p.position >> 12 AND (seq << 12 | 4095) > p.position \
+                    ORDER BY seq LIMIT 1) <= $1::date \
+                   OR EXISTS (SELECT FROM log_commits \
+                              WHERE seq >= p.position >> 12 AND (seq << 12 | 4095) > p.position \
+                                AND NOT buckets <@ ARRAY[(numbered_at AT TIME ZONE 'UTC')::date, \
+                                                         date '0001-01-01'] \
+                                AND $1::date = ANY (buckets)) \
                    OR EXISTS (SELECT FROM log_arrivals WHERE $1::date = ANY (buckets)))), \
            (SELECT coalesce(max(seq), 0) FROM log_commits), \
-           (SELECT coalesce(sum(revision), 0)::bigint FROM followers)";
+           (SELECT coalesce(hashtextextended(string_agg(name || ' ' || revision, ',' ORDER BY name), 0), 0) \
+            FROM followers)";
+
+/// The least position of the followers that are not gapped.
+const LEAST: &str = "\
+    SELECT min(CASE WHEN f.rebuild THEN 0 ELSE p.position END) FROM followers AS f \
+    CROSS JOIN LATERAL (SELECT position FROM follower_positions \
+                        WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
+    WHERE f.state <> 'gapped'";
 
 /// The newest header stays, so that the log has an end. `$4` are the days that have a partition: a header
 /// of one of them stays, without a look at each.
@@ -191,7 +207,8 @@ async fn drop_day(
     let floor = floor_after(day);
     let literal = partitions::literal(day);
     let as_it_was = format!(
-        "(SELECT coalesce(sum(revision), 0) FROM followers) = {} \
+        "(SELECT coalesce(hashtextextended(string_agg(name || ' ' || revision, ',' ORDER BY name), 0), 0) \
+          FROM followers) = {} \
          AND NOT EXISTS (SELECT FROM log_commits WHERE seq > {} AND date '{literal}' = ANY (buckets)) \
          AND NOT EXISTS (SELECT FROM log_arrivals WHERE date '{literal}' = ANY (buckets))",
         unread.revisions, unread.seq
@@ -276,29 +293,23 @@ async fn trim(
     limit: u32,
 ) -> Result<Slice, StoreError> {
     let cutoff = format!("now() - interval '{keep} days'");
-    // What has no number yet is unread too.
-    let first_unread = "SELECT least((SELECT min(block) FROM log_commits \
-                                      WHERE seq > (SELECT min(p.position >> 12) FROM followers AS f \
-                                                   CROSS JOIN LATERAL ( \
-                                                       SELECT position FROM follower_positions \
-                                                       WHERE follower = f.name \
-                                                       ORDER BY n DESC LIMIT 1) AS p \
-                                                   WHERE f.state <> 'gapped') - 1), \
-                                     CASE WHEN EXISTS (SELECT FROM followers) \
-                                          THEN (SELECT min(block) FROM log_arrivals) END)";
     // A follower that begins, or begins again, with the first event waits, and then knows what is gone.
     transaction
         .execute("SELECT FROM log_floor FOR UPDATE", &[])
         .await?;
-    let unread_from = match unread {
-        true => i64::MAX,
-        false => {
-            let row = transaction.query_one(first_unread, &[]).await?;
-            row.try_get::<_, Option<i64>>(0)?
-                .map_or(i64::MAX, |block| block << 12)
-        }
+    let least: Option<i64> = match unread {
+        true => None,
+        false => transaction.query_one(LEAST, &[]).await?.try_get(0)?,
     };
-    let goes = format!("received_at < {cutoff} AND id < {unread_from}");
+    // What has no number yet is unread too.
+    let is_read = least.map_or_else(String::new, |position| {
+        format!(
+            "AND NOT EXISTS (SELECT FROM log_commits \
+                             WHERE block = id >> 12 AND (seq << 12 | 4095) > {position}) \
+             AND NOT EXISTS (SELECT FROM log_arrivals WHERE block = id >> 12)"
+        )
+    });
+    let goes = format!("received_at < {cutoff} {is_read}");
     let look = format!(
         "SELECT max(id), count(*), count(*) FILTER (WHERE {goes}), \
                 count(*) FILTER (WHERE received_at > now() + interval '1 day'), now() \
@@ -330,7 +341,7 @@ async fn trim(
              WHERE state <> 'gapped' \
                AND (SELECT max(seq << 12 | (deleted.id & 4095)) \
                     FROM deleted JOIN log_commits ON block = deleted.id >> 12) \
-                   > (SELECT position FROM follower_positions \
+                   > (SELECT CASE WHEN f.rebuild THEN 0 ELSE position END FROM follower_positions \
                       WHERE follower = f.name ORDER BY n DESC LIMIT 1) \
          ) SELECT count(*) FROM deleted"
     );

@@ -119,7 +119,7 @@ fn backlog(connection: &mut SqliteConnection, position: Position) -> QueryResult
     ))
 }
 
-fn generation(connection: &mut SqliteConnection) -> QueryResult<i64> {
+pub(super) fn generation(connection: &mut SqliteConnection) -> QueryResult<i64> {
     log_generation::table
         .select(log_generation::generation)
         .first(connection)
@@ -128,11 +128,16 @@ fn generation(connection: &mut SqliteConnection) -> QueryResult<i64> {
 #[async_trait]
 impl CommitLog for SqliteStore {
     async fn number_commits(&self) -> Result<Numbered, StoreError> {
-        let end = self.readers.read(|c| Ok(read::last_id(c)?)).await?;
         Ok(Numbered {
             commits: 0,
-            end: Position(end),
+            end: self.end().await?,
+            session: 0,
         })
+    }
+
+    async fn end(&self) -> Result<Position, StoreError> {
+        let end = self.readers.read(|c| Ok(read::last_id(c)?)).await?;
+        Ok(Position(end))
     }
 
     async fn is_followed(&self) -> Result<bool, StoreError> {

@@ -1,5 +1,6 @@
 //! Commands to followers, and replays that are asked for.
 
+use super::commits::generation;
 use super::connection::SqliteFailure;
 use super::dead_letters_read;
 use super::dead_letters_write;
@@ -10,7 +11,7 @@ use super::schema::{dead_letters as letters, follower_replays as replays, follow
 use crate::event::Cause;
 use crate::store::commit_log::Position;
 use crate::store::dead_letters::{DeadLetterState, Replayed};
-use crate::store::followers::{Commanded, FollowerCommand, FollowerState};
+use crate::store::followers::{Commanded, FollowerCommand, FollowerState, LogState};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use uuid::Uuid;
@@ -24,8 +25,12 @@ pub(super) fn change(
         return Ok(Commanded::Unknown);
     };
     let floor = floor(connection)?;
-    let end = Position(read::last_id(connection)?);
-    if let Some(reason) = record.refusal(command, day(floor.clone()), end) {
+    let log = LogState {
+        generation: generation(connection)?,
+        end: Position(read::last_id(connection)?),
+        complete_since: day(floor.clone()),
+    };
+    if let Some(reason) = record.refusal(command, &log) {
         return Ok(Commanded::Refused(reason));
     }
     let now = leases::now(connection)?;

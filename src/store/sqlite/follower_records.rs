@@ -253,17 +253,20 @@ pub(super) fn gap(connection: &mut SqliteConnection, deleted: Position) -> Query
 }
 
 fn current_positions(connection: &mut SqliteConnection) -> QueryResult<Vec<(String, Position)>> {
-    let newest: Vec<(String, Option<i64>)> = positions::table
-        .inner_join(followers::table.on(followers::name.eq(positions::follower)))
+    let moving: Vec<(String, bool)> = followers::table
         .filter(followers::state.ne(FollowerState::Gapped.as_str()))
-        .group_by(positions::follower)
-        .select((positions::follower, max(positions::n)))
+        .select((followers::name, followers::rebuild))
         .load(connection)?;
-    newest
+    moving
         .into_iter()
-        .map(|(name, n)| {
+        .map(|(name, rebuild)| {
+            if rebuild {
+                // It is to read everything again.
+                return Ok((name, Position::START));
+            }
             let position = positions::table
-                .find((&name, n.unwrap_or(0)))
+                .filter(positions::follower.eq(&name))
+                .order(positions::n.desc())
                 .select(positions::position)
                 .first(connection)?;
             Ok((name, Position(position)))

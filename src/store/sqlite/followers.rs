@@ -78,27 +78,30 @@ impl FollowerStore for SqliteStore {
         &self,
         lease: &Lease,
         name: &str,
+        revision: i64,
         state: FollowerState,
         reason: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (lease, name, reason) = (lease.clone(), name.to_owned(), reason.to_owned());
         self.writer
             .ask(1, move |connection| {
-                if leases::is_held(connection, &lease)? {
-                    let running = followers::table
-                        .find(name)
-                        .filter(followers::state.eq(FollowerState::Running.as_str()));
-                    let now = leases::now(connection)?;
-                    diesel::update(running)
-                        .set((
-                            followers::state.eq(state.as_str()),
-                            followers::reason.eq(reason),
-                            followers::revision.eq(followers::revision + 1),
-                            followers::changed_at.eq(now),
-                        ))
-                        .execute(connection)?;
+                if !leases::is_held(connection, &lease)? {
+                    return Ok(false);
                 }
-                Ok(())
+                let running = followers::table
+                    .find(name)
+                    .filter(followers::revision.eq(revision))
+                    .filter(followers::state.eq(FollowerState::Running.as_str()));
+                let now = leases::now(connection)?;
+                let stopped = diesel::update(running)
+                    .set((
+                        followers::state.eq(state.as_str()),
+                        followers::reason.eq(reason),
+                        followers::revision.eq(followers::revision + 1),
+                        followers::changed_at.eq(now),
+                    ))
+                    .execute(connection)?;
+                Ok(stopped == 1)
             })
             .await
     }

@@ -238,10 +238,14 @@ pub async fn commands_do_what_they_say_or_say_why_not(store: &dyn Store) {
     );
     assert_eq!(rebuilding.types.to_vec(), ["order.*"]);
     assert_eq!(rebuilding.until, Position::MAX);
-    store
-        .stop_follower(&lease, NAME, FollowerState::Broken, "it cannot go on")
-        .await
-        .unwrap();
+    let stop = async |revision| {
+        let (state, reason) = (FollowerState::Broken, "it cannot go on");
+        let stopped = store.stop_follower(&lease, NAME, revision, state, reason);
+        stopped.await.unwrap()
+    };
+    assert!(!stop(asked.revision).await, "what it read has changed");
+    assert_eq!(record(store).await.state, FollowerState::Running);
+    assert!(stop(rebuilding.revision).await);
     let broken = record(store).await;
     assert_eq!(
         (broken.state, broken.reason.as_deref()),
@@ -343,6 +347,46 @@ pub async fn a_dead_letter_of_a_follower_goes_to_it_again_once(store: &dyn Store
     assert_eq!(only().await.state, DeadLetterState::Replayed);
 }
 
+/// What a rebuild does not bring back stays a dead letter.
+pub async fn a_rebuild_keeps_the_letters_of_events_that_are_gone(store: &dyn Store) {
+    let (lease, _) = declared(store, Start::Beginning).await;
+    let (logged, gone) = (event(), event());
+    write(store, [logged.clone()]).await.unwrap();
+    for failed in [&logged, &gone] {
+        let failure = DeadLetterFailure {
+            at: now(),
+            cause: Cause::Follower.as_str().to_owned(),
+            error: "it cannot".to_owned(),
+            sqlstate: None,
+            attempts: 1,
+        };
+        let id = id::of_follower_letter(NAME, failed.event_id);
+        let mut letter = DeadLetter::new(id, failure, NAME, b"{}".to_vec());
+        letter.event_id = Some(failed.event_id);
+        let dead = Step {
+            also: Also::DeadLetter(Box::new(letter)),
+            ..step(&lease, &record(store).await, 5)
+        };
+        let done = store.step(dead, Arc::new(NoEffect)).await;
+        assert_eq!(done.unwrap(), Fenced::Done(()));
+    }
+    let rebuild = FollowerCommand::Rebuild {
+        accept_truncated: false,
+    };
+    store.command(NAME, rebuild).await.unwrap();
+    let begun = Step {
+        also: Also::Rebuild,
+        ..step(&lease, &record(store).await, 0)
+    };
+    let done = store.step(begun, Arc::new(NoEffect)).await;
+    assert_eq!(done.unwrap(), Fenced::Done(()));
+    let order = eclusa::store::dead_letters::DeadLetterOrder::Oldest;
+    let filter = DeadLetterFilter::default();
+    let left = store.list_letters(&filter, order, None, 10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|letter| letter.event_id).collect();
+    assert_eq!(left, [Some(gone.event_id)]);
+}
+
 pub async fn what_a_follower_has_not_read_stays(store: &dyn Store) {
     let (lease, before) = declared(store, Start::Beginning).await;
     let old = || Event {
@@ -395,6 +439,22 @@ pub async fn what_a_follower_has_not_read_stays(store: &dyn Store) {
         .await;
     assert_eq!(done.unwrap(), Fenced::Done(()));
     let last = store.number_commits().await.unwrap().end;
+    let current = record(store).await;
+    let done = store
+        .step(step(&lease, &current, last.0), Arc::new(NoEffect))
+        .await;
+    assert_eq!(done.unwrap(), Fenced::Done(()));
+    let rebuild = FollowerCommand::Rebuild {
+        accept_truncated: true,
+    };
+    assert_eq!(store.command(NAME, rebuild).await.unwrap(), Commanded::Done);
+    assert_eq!(trim(10, false).await, 0, "to be read again");
+    let begun = Step {
+        also: Also::Rebuild,
+        ..step(&lease, &record(store).await, 0)
+    };
+    let done = store.step(begun, Arc::new(NoEffect)).await;
+    assert_eq!(done.unwrap(), Fenced::Done(()));
     let current = record(store).await;
     let done = store
         .step(step(&lease, &current, last.0), Arc::new(NoEffect))

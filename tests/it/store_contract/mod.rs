@@ -143,6 +143,7 @@ contract! {
     followers::a_declaration_that_changes_takes_effect_at_the_end_of_the_log,
     followers::commands_do_what_they_say_or_say_why_not,
     followers::a_dead_letter_of_a_follower_goes_to_it_again_once,
+    followers::a_rebuild_keeps_the_letters_of_events_that_are_gone,
     followers::what_a_follower_has_not_read_stays,
     letters::a_letter_comes_back_whole,
     letters::texts_no_store_takes_are_mended_and_bytes_are_not,

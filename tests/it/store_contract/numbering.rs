@@ -9,8 +9,6 @@ use eclusa::store::commit_log::{Horizon, Look, Position, Selection};
 use std::process::Command;
 use tokio_postgres::Client;
 
-const RECORD: &str = "SELECT eclusa_record('held')";
-
 /// The events behind a position, when all commits have their number.
 pub async fn all_after(store: &PostgresStore, after: Position) -> (Vec<Uuid>, Position) {
     follow(store, &Selection::default(), after, 1_000).await
@@ -36,11 +34,23 @@ async fn a_reader_neither_waits_for_an_open_transaction_nor_passes_it_over() {
 }
 
 /// A transaction that has written an event and is open.
-async fn held(url: &str) -> (Client, Uuid) {
+struct Held {
+    client: Client,
+    event: Uuid,
+    /// The number of the transaction. Those of other databases are listed beside it.
+    number: i64,
+}
+
+async fn held(url: &str) -> Held {
+    const RECORD: &str = "SELECT eclusa_record('held'), pg_current_xact_id()::text::bigint";
     let client = connect(url).await;
     client.batch_execute("BEGIN").await.unwrap();
-    let id = client.query_one(RECORD, &[]).await.unwrap().get(0);
-    (client, id)
+    let row = client.query_one(RECORD, &[]).await.unwrap();
+    Held {
+        client,
+        event: row.get(0),
+        number: row.get(1),
+    }
 }
 
 async fn written(store: &PostgresStore) -> Uuid {
@@ -72,29 +82,32 @@ async fn above(store: &PostgresStore) -> Look {
 async fn what_was_open_at_the_horizon_comes_before_what_is_written_after_its_commit() {
     let (store, url) = postgres_store().await;
     let first = written(&store).await;
-    let (early, held_early) = held(&url).await;
-    let (late, held_late) = held(&url).await;
+    let (early, late) = (held(&url).await, held(&url).await);
+    let is_open = |look: &Look, held: &Held| look.above.open.contains(&held.number);
     let look = above(&store).await;
-    assert_eq!(look.above.open.len(), 2, "{look:?}");
+    assert!(is_open(&look, &early) && is_open(&look, &late), "{look:?}");
     let second = written(&store).await;
-    assert_eq!(number(&store, &look).await, (1, look.clone()));
-    late.batch_execute("COMMIT").await.unwrap();
+    let (numbered, look) = number(&store, &look).await;
+    assert_eq!(numbered, 1);
+    late.client.batch_execute("COMMIT").await.unwrap();
     let third = written(&store).await;
     let (numbered, look) = number(&store, &look).await;
     assert_eq!(numbered, 2, "the one that has ended, and the new one");
-    assert_eq!(look.above.open.len(), 1, "{look:?}");
-    early.batch_execute("COMMIT").await.unwrap();
+    assert!(is_open(&look, &early) && !is_open(&look, &late), "{look:?}");
+    early.client.batch_execute("COMMIT").await.unwrap();
     let fourth = written(&store).await;
     let (numbered, look) = number(&store, &look).await;
-    assert_eq!((numbered, look.above.open), (2, vec![]));
+    assert_eq!(numbered, 2);
+    assert!(!is_open(&look, &early), "{look:?}");
     let (seen, _) = all_after(&store, Position::START).await;
-    assert_eq!(seen, [first, second, held_late, third, held_early, fourth]);
+    let in_order = [first, second, late.event, third, early.event, fourth];
+    assert_eq!(seen, in_order);
 }
 
 #[tokio::test]
 async fn a_horizon_takes_the_place_of_an_earlier_one_without_a_look_at_everything() {
     let (store, url) = postgres_store().await;
-    let (client, held) = held(&url).await;
+    let held = held(&url).await;
     let mut look = above(&store).await;
     let below = written(&store).await;
     look.later = Some(store.horizon().await.unwrap());
@@ -104,14 +117,14 @@ async fn a_horizon_takes_the_place_of_an_earlier_one_without_a_look_at_everythin
         above: next.later.unwrap(),
         later: None,
     };
-    assert_eq!(look.above.open, next.above.open);
+    assert!(look.above.open.contains(&held.number), "{look:?}");
     assert!(look.above.block > next.above.block);
-    client.batch_execute("ROLLBACK").await.unwrap();
+    held.client.batch_execute("ROLLBACK").await.unwrap();
     let last = written(&store).await;
     assert_eq!(number(&store, &look).await.0, 1);
     let (seen, _) = all_after(&store, Position::START).await;
     assert_eq!(seen, [below, last]);
-    assert!(!seen.contains(&held));
+    assert!(!seen.contains(&held.event));
 }
 
 /// Also a transaction that has a number higher than any that has ended is open.
@@ -119,26 +132,33 @@ async fn a_horizon_takes_the_place_of_an_earlier_one_without_a_look_at_everythin
 async fn the_newest_transaction_is_open_too() {
     let (store, url) = postgres_store().await;
     written(&store).await;
-    let (client, _) = held(&url).await;
+    let held = held(&url).await;
     let Horizon { block, open } = store.horizon().await.unwrap();
-    let row = client
-        .query_one("SELECT pg_current_xact_id()::text::bigint", &[])
-        .await
-        .unwrap();
-    assert!(open.contains(&row.get(0)), "{open:?}");
+    assert!(open.contains(&held.number), "{open:?}");
     let last = "SELECT last_value FROM log_blocks";
-    let row = client.query_one(last, &[]).await.unwrap();
+    let row = held.client.query_one(last, &[]).await.unwrap();
     assert_eq!(block, row.get::<_, i64>(0));
+}
+
+/// After a recovery to an earlier time a block below the horizon may be yet to be drawn.
+#[tokio::test]
+async fn a_horizon_beyond_the_last_block_is_void() {
+    let (store, _url) = postgres_store().await;
+    written(&store).await;
+    let mut look = above(&store).await;
+    look.above.block += 1_000;
+    written(&store).await;
+    assert_eq!(number(&store, &look).await.0, 1);
 }
 
 #[tokio::test]
 async fn the_wait_for_a_number_is_known() {
     let (store, _url) = postgres_store().await;
-    assert_eq!(store.unnumbered_seconds().await.unwrap(), 0.0);
+    assert_eq!(store.unnumbered().await.unwrap().seconds, 0.0);
     written(&store).await;
-    assert!(store.unnumbered_seconds().await.unwrap() > 0.0);
+    assert!(store.unnumbered().await.unwrap().seconds > 0.0);
     store.number_commits().await.unwrap();
-    assert_eq!(store.unnumbered_seconds().await.unwrap(), 0.0);
+    assert_eq!(store.unnumbered().await.unwrap().seconds, 0.0);
 }
 
 /// The schema before positions, filled by hand, and then migrated.
