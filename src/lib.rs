@@ -77,6 +77,7 @@ pub mod batch;
 pub mod retry;
 #[cfg(feature = "service")]
 pub mod dead_letters;
+pub mod reactions;
 pub mod followers;
 pub mod maintenance;
 #[cfg(feature = "service")]

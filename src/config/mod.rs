@@ -6,6 +6,7 @@ pub mod batch;
 pub mod broker;
 pub mod dead_letters;
 pub mod followers;
+pub mod reactions;
 pub mod http;
 pub mod ingest;
 pub mod layers;
