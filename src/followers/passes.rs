@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// A look at everything that takes no longer than this is made each time. It does when the table of arrivals
 /// is vacuumed.
-const CHEAP: Duration = Duration::from_millis(20);
+const CHEAP: Duration = Duration::from_millis(5);
 /// How many times its length passes between two dearer ones, and the longest time.
 const APART: u32 = 100;
 const MAX_APART: Duration = Duration::from_secs(10);

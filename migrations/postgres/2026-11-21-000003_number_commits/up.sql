@@ -68,24 +68,25 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     now timestamptz;
     lowest tid[];
-    ended boolean;
+    -- Whether the look begins above the horizon.
+    partial boolean := above > 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(7161677777369124866);
-    -- In a database that was taken back to an earlier state the block may be yet to be drawn.
-    ended := above > (SELECT last_value FROM log_blocks);
     IF open <> '{}' OR later <> '{}' THEN
-        ended := ended OR eclusa_open_transactions(open) <> open;
+        partial := partial AND eclusa_open_transactions(open) = open;
         open := eclusa_open_transactions(open);
         later := eclusa_open_transactions(later);
     END IF;
-    IF above > 0 AND NOT ended THEN
+    IF partial THEN
         -- Only the holder of the lock deletes rows, and none is updated: a row stays where it is.
         lowest := ARRAY(SELECT ctid FROM log_arrivals WHERE block > above
                         ORDER BY block LIMIT 50000);
-        -- One that ended before the look has ended by now.
-        ended := eclusa_open_transactions(open) <> open;
+        -- A transaction that ended before the look has ended by now. In a database that was taken back to an
+        -- earlier state the block may be yet to be drawn.
+        partial := eclusa_open_transactions(open) = open
+            AND above <= (SELECT last_value FROM log_blocks);
     END IF;
-    IF above = 0 OR ended THEN
+    IF NOT partial THEN
         -- With `+ 0` the order does not come from the index, whose entries of dead rows would each be
         -- looked up.
         lowest := ARRAY(SELECT ctid FROM log_arrivals ORDER BY block + 0 LIMIT 50000);
