@@ -40,6 +40,7 @@ mod ordered;
 mod panics;
 mod parsers;
 mod proxy_and_model;
+mod reactions;
 mod retention;
 mod scraping;
 mod stopping;

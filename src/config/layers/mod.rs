@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 pub use error::ConfigError;
-pub use url::hide_password;
+pub use url::{hide_password, percent_encode};
 
 /// Read when no file is named, if it is there.
 const DEFAULT_FILE: &str = "eclusa.toml";

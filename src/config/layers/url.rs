@@ -1,4 +1,4 @@
-//! URLs that hold a password.
+//! URLs of settings: hiding passwords, encoding parts.
 
 /// `scheme://user:***@host/...`: a URL that may be shown. What has no recognisable place for a
 /// password is hidden whole if it has an `@` or a parameter that could be one.
@@ -20,7 +20,8 @@ pub fn hide_password(url: &str) -> String {
     }
 }
 
-pub(super) fn percent_encode(text: &str) -> String {
+/// The text with all but unreserved characters as `%` and two hexadecimal digits.
+pub fn percent_encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

@@ -1,1 +1,4 @@
 //! Settings of reactions.
+
+#[cfg(feature = "service")]
+pub mod webhook;

@@ -1,0 +1,5 @@
+//! Reactions: what their handlers do.
+
+mod webhook;
+mod webhook_addresses;
+mod webhook_tls;
