@@ -54,8 +54,9 @@
 //! # Features
 //!
 //! `postgres` and `sqlite` are the stores; either is enough to write to the event log and to read
-//! it. `service` is the flow above, with both stores. `cli` and `bench`, which with the default
-//! features make the program `eclusa`, add nothing to the library.
+//! it. `expressions` adds conditions in CEL to reactions. `service` is the flow above, with both
+//! stores and `expressions`. `cli` and `bench`, which with the default features make the program
+//! `eclusa`, add nothing to the library.
 
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
 compile_error!("enable a store: the feature postgres or sqlite, or service for both");

@@ -1,7 +1,11 @@
 //! Reactions: named handlers of events, each run until it has an outcome.
 
+#[cfg(feature = "expressions")]
+pub mod expression;
 pub mod handler;
 #[cfg(feature = "service")]
 pub mod webhook;
 
+#[cfg(feature = "expressions")]
+pub use expression::{Expression, ExpressionError, InvalidExpression};
 pub use handler::{Handler, HandlerError, Run};
