@@ -1,5 +1,7 @@
 //! Reactions: named handlers of events, each run until it has an outcome.
 
+#[cfg(feature = "service")]
+pub mod email;
 #[cfg(feature = "expressions")]
 pub mod expression;
 pub mod handler;

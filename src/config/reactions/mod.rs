@@ -1,4 +1,6 @@
 //! Settings of reactions.
 
 #[cfg(feature = "service")]
+pub mod email;
+#[cfg(feature = "service")]
 pub mod webhook;
