@@ -10,7 +10,7 @@
 
 use async_trait::async_trait;
 use diesel::connection::SimpleConnection;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::Text;
 use diesel::{Connection, SqliteConnection, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use eclusa::app::App;
@@ -31,9 +31,10 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&self) -> String {
+    /// One statement for a whole chunk, which gets the counts as a JSON object.
+    fn add(&self, each: &str) -> String {
         format!(
-            "INSERT INTO {0} (key, events) VALUES ($1, $2) \
+            "INSERT INTO {0} (key, events) SELECT key, CAST(value AS BIGINT) FROM {each} WHERE true \
              ON CONFLICT (key) DO UPDATE SET events = {0}.events + excluded.events",
             self.table
         )
@@ -61,18 +62,16 @@ impl Projection for Counts {
                 *counts.entry(key).or_default() += 1;
             }
         }
-        let add = self.add();
-        for (key, events) in counts {
-            let add = sql_query(&add)
-                .bind::<Text, _>(key)
-                .bind::<BigInt, _>(events);
-            match transaction {
-                Transaction::Postgres(connection) => {
-                    diesel_async::RunQueryDsl::execute(add, connection).await?;
-                }
-                Transaction::Sqlite(connection) => {
-                    diesel::RunQueryDsl::execute(add, *connection)?;
-                }
+        let counts = serde_json::to_string(&counts)
+            .map_err(|error| EffectError::Refused(error.to_string()))?;
+        match transaction {
+            Transaction::Postgres(connection) => {
+                let add = sql_query(self.add("jsonb_each_text($1::jsonb)")).bind::<Text, _>(counts);
+                diesel_async::RunQueryDsl::execute(add, connection).await?;
+            }
+            Transaction::Sqlite(connection) => {
+                let add = sql_query(self.add("json_each($1)")).bind::<Text, _>(counts);
+                diesel::RunQueryDsl::execute(add, *connection)?;
             }
         }
         Ok(())

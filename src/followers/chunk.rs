@@ -8,6 +8,9 @@ const FIRST: usize = 500;
 const MOST: usize = 5_000;
 /// How long applying a chunk should take.
 const AIM: Duration = Duration::from_millis(100);
+/// Slow chunks get no smaller than this: on a busy database each transaction takes long, however little it does, and
+/// ever smaller ones would be ever slower altogether. What fails gets smaller than this.
+const LEAST_FOR_TIME: usize = 100;
 
 /// The size of the next chunk: as much as can be applied in a tenth of a second, and half of what failed.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ impl ChunkSize {
     /// A chunk of `events` was applied in this time.
     pub(super) fn applied(&mut self, events: usize, took: Duration) {
         if took > AIM {
-            self.events = (events / 2).max(1);
+            self.events = (events / 2).max(LEAST_FOR_TIME.min(events));
         } else if events >= self.events() && took < AIM / 2 {
             self.events = self.events.saturating_mul(2).min(MOST);
         }
@@ -72,6 +75,10 @@ mod tests {
         assert_eq!(size.events(), MOST);
         size.applied(MOST, Duration::from_millis(300));
         assert_eq!(size.events(), MOST / 2);
+        for _ in 0..10 {
+            size.applied(size.events(), Duration::from_millis(300));
+        }
+        assert_eq!(size.events(), LEAST_FOR_TIME);
         let mut failing = 9;
         while size.failed(failing) {
             failing = size.events();
