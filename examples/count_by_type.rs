@@ -22,6 +22,7 @@ use eclusa::store::commit_log::LoggedEvent;
 use eclusa::store::transaction::{EffectError, Transaction};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Counts events by one of their fields.
 struct Counts {
@@ -129,10 +130,20 @@ async fn serve() -> anyhow::Result<ExitCode> {
     let sources = Sources::from_process(None, Vec::new());
     let settings = sources.load()?;
     let log = logging::start(&settings.log)?;
-    let (stop, reload) = (StopSignals::install()?, ReloadSignal::install()?);
-    create_tables(&settings).await?;
-    let followers = Followers::new().project(BY_TYPE).project(BY_USER);
-    let app = App::build(settings, sources, log, followers).await?;
+    let (mut stop, reload) = (StopSignals::install()?, ReloadSignal::install()?);
+    let start = async {
+        // The database may be starting too.
+        while let Err(error) = create_tables(&settings).await {
+            eprintln!("cannot create the tables: {error:#}; trying again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let followers = Followers::new().project(BY_TYPE).project(BY_USER);
+        App::build(settings, sources, log, followers).await
+    };
+    let app = tokio::select! {
+        app = start => app?,
+        () = stop.requested() => return Ok(ExitCode::SUCCESS),
+    };
     println!("Listening on http://127.0.0.1:{}", app.port());
     match app.run_until_stopped(stop, reload).await {
         None => Ok(ExitCode::SUCCESS),

@@ -5,13 +5,16 @@ use super::log_end::{CommitSignal, LogWatch};
 use super::registry::{Followers, InvalidFollower, Work};
 use super::sequencer::{Sequencer, SequencerParams};
 use crate::maintenance::leader::{Leader, LeaderParams};
-use crate::store::followers::lease_name;
-use crate::store::{Store, StoreError};
-use crate::supervision::{Mailbox, Starter};
+use crate::store::followers::{Declaration, lease_name};
+use crate::store::{ErrorKind, Store, StoreError};
+use crate::supervision::{Backoff, Mailbox, Starter};
 use actix_rt::Arbiter;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// First and longest pause after a declaration that failed because the store is away.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How followers run.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,7 @@ impl Followers {
     /// runtime.
     ///
     /// # Errors
-    /// A follower is invalid, or the store cannot take the declarations.
+    /// A follower is invalid, or the store refuses a declaration. A store that is away is waited for.
     pub async fn start(
         self,
         store: Arc<dyn Store>,
@@ -69,7 +72,7 @@ impl Followers {
         self.check()?;
         for work in &self.all {
             let declaration = work.declaration();
-            if store.declare(&declaration).await? {
+            if declared(&*store, &declaration).await? {
                 tracing::info!(
                     follower = declaration.name,
                     types = ?declaration.types.to_vec(),
@@ -125,5 +128,26 @@ impl Followers {
             _sequencer: sequencer,
             _followers: running,
         })
+    }
+}
+
+/// Declares a follower, again and again while the store is away: it may start together with this process.
+async fn declared(store: &dyn Store, declaration: &Declaration) -> Result<bool, StoreError> {
+    let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
+    loop {
+        match store.declare(declaration).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Outage | ErrorKind::Transient) => {
+                let pause = backoff.next_pause();
+                tracing::warn!(
+                    follower = declaration.name,
+                    kind = error.kind().as_str(),
+                    %error,
+                    again_in_ms = pause.as_millis() as u64,
+                    "follower not declared yet"
+                );
+                tokio::time::sleep(pause).await;
+            }
+            done => return done,
+        }
     }
 }
