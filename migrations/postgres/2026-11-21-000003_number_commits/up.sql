@@ -68,13 +68,16 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     now timestamptz;
     lowest tid[];
+    still bigint[];
     -- Whether the look begins above the horizon.
     partial boolean := above > 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(7161677777369124866);
     IF open <> '{}' OR later <> '{}' THEN
-        partial := partial AND eclusa_open_transactions(open) = open;
-        open := eclusa_open_transactions(open);
+        -- Asked once: a transaction that ends between two answers would be missed.
+        still := eclusa_open_transactions(open);
+        partial := partial AND still = open;
+        open := still;
         later := eclusa_open_transactions(later);
     END IF;
     IF partial THEN

@@ -82,7 +82,10 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
                     eprintln!(
                         "eclusa: the database was restored or recovered; going on with what comes from now on"
                     );
-                    (position, generation) = (end_of_log(&*store).await?, found);
+                    match end_of_log(&*store).await {
+                        Ok(end) => (position, generation) = (end, found),
+                        Err(_) => tokio::time::sleep(backoff.next_pause()).await,
+                    }
                     continue;
                 }
                 let moved = chunk.read_to != position;
