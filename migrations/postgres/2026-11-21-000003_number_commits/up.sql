@@ -110,8 +110,8 @@ BEGIN
     last := coalesce((SELECT seq FROM log_commits ORDER BY seq DESC LIMIT 1), 0);
 END $$;
 
--- The last block drawn, and the transactions that may still write blocks up to it. Who draws a block has
--- the number of its transaction before: it is lower than that of this one, which comes after the look at
+-- The last block drawn, and the transactions that may still write blocks up to it. A transaction has its
+-- number before it draws a block: the number is lower than that of this one, which comes after the look at
 -- the sequence.
 CREATE FUNCTION eclusa_log_horizon(OUT block bigint, OUT open bigint[])
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$

@@ -1,6 +1,6 @@
 //! Connections to the SMTP server, kept for the next e-mail.
 //!
-//! lettre's own pool takes a connection back whatever its state: also in the middle of an e-mail, when
+//! lettre's own pool takes a connection back in any state: also in the middle of an e-mail, when
 //! the sender is cancelled at its deadline. The next e-mail would then read the answers to the last.
 
 use super::answers;

@@ -28,7 +28,7 @@ impl Contents {
             .date(SystemTime::now())
             .from(self.from)
             .subject(self.subject)
-            // RFC 3834: nobody's out-of-office is to answer.
+            // RFC 3834: keeps automatic replies away.
             .raw_header(HeaderValue::new(
                 HeaderName::new_from_ascii_str("Auto-Submitted"),
                 "auto-generated".to_owned(),

@@ -10,11 +10,11 @@ use lettre::transport::smtp::extension::{Extension, MailBodyParameter, MailParam
 
 /// Sends an e-mail over a connection of `connections`, and keeps the connection if it is in order.
 ///
-/// A recipient that the server cannot take now stops the e-mail for all, so that nobody has it twice;
+/// A recipient that the server cannot take now stops the e-mail for all, so that none gets it twice;
 /// one that it refuses for good does not.
 ///
 /// # Errors
-/// Why not everybody has it, and what is to follow.
+/// Why not every recipient has it, and what is to follow.
 pub(super) async fn send(connections: &Connections, message: &Message) -> Result<(), HandlerError> {
     let mut connection = connections.take().await?;
     let sent = exchange(&mut connection, connections, message).await;

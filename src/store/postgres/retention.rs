@@ -128,9 +128,9 @@ impl RetentionStore for PostgresStore {
 }
 
 /// Followers that have a commit with an event of the day before them. What has no number yet is before
-/// all of them. Numbers are given in the order of time, so whoever has not read up to the end of the day counts
-/// as behind; of what was numbered later, an index has the commits with events of other days. Whoever is to
-/// be rebuilt has read nothing.
+/// all of them. Numbers are given in the order of time, so a follower that has not read up to the end of the day
+/// counts as behind; of what was numbered later, an index has the commits with events of other days. A follower
+/// that is to be rebuilt has read nothing.
 const BEHIND: &str = "\
     SELECT (SELECT coalesce(array_agg(f.name), '{}') FROM followers AS f \
             CROSS JOIN LATERAL (SELECT CASE WHEN f.rebuild THEN 0 ELSE position END AS position \
