@@ -18,6 +18,7 @@ use eclusa::app::signals::{ReloadSignal, StopSignals};
 use eclusa::config::{Mode, Settings, Sources};
 use eclusa::followers::{Followers, Projection, Subscription};
 use eclusa::logging;
+use eclusa::reactions::Reactions;
 use eclusa::store::commit_log::LoggedEvent;
 use eclusa::store::transaction::{EffectError, Transaction};
 use std::collections::BTreeMap;
@@ -138,7 +139,7 @@ async fn serve() -> anyhow::Result<ExitCode> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let followers = Followers::new().project(BY_TYPE).project(BY_USER);
-        App::build(settings, sources, log, followers).await
+        App::build(settings, sources, log, followers, Reactions::new()).await
     };
     let app = tokio::select! {
         app = start => app?,

@@ -48,15 +48,16 @@
 //!    DbWriter pool ── after each commit ──► Sequencer ── end of the log ──► Follower, one for each
 //! ```
 //!
+//! [`schedules`] hands the events of due times to an `HttpIngest` of its own.
+//!
 //! [`supervision`] runs every actor and restarts it after a panic; [`app`] starts the process, and
 //! `app::shutdown` drains it on SIGTERM. The command line is no part of the library: `src/cli`.
 //!
 //! # Features
 //!
-//! `postgres` and `sqlite` are the stores; either is enough to write to the event log and to read
-//! it. `expressions` adds conditions in CEL to reactions. `service` is the flow above, with both
-//! stores and `expressions`. `cli` and `bench`, which with the default features make the program
-//! `eclusa`, add nothing to the library.
+//! `postgres` and `sqlite` are the stores; either is enough to write to the event log, to read it, and to react to its
+//! events. `service` is the flow above, with both stores. `cli` and `bench`, which with the default features make the
+//! program `eclusa`, add nothing to the library.
 
 #[cfg(not(any(feature = "postgres", feature = "sqlite")))]
 compile_error!("enable a store: the feature postgres or sqlite, or service for both");
@@ -66,6 +67,8 @@ compile_error!("enable a store: the feature postgres or sqlite, or service for b
 pub mod app;
 #[cfg(feature = "service")]
 pub mod http;
+#[cfg(feature = "service")]
+pub mod schedules;
 #[cfg(feature = "service")]
 pub mod ingest;
 #[cfg(feature = "service")]

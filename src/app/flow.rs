@@ -19,6 +19,7 @@ use crate::event::read_waiters::ReadWaiters;
 use crate::event::{Delivery, Event, Outcome};
 use crate::followers::{FollowerOptions, Followers, RunningFollowers};
 use crate::ingest::IngestQueue;
+use crate::ingest::admission::AdmissionControl;
 use crate::ingest::http_ingest::IngestTarget;
 use crate::ingest::publish_buffer::PublishBuffer;
 use crate::ingest::request;
@@ -27,6 +28,7 @@ use crate::maintenance::retention::Retention;
 use crate::maintenance::{leader, retention};
 use crate::metrics::Metrics;
 use crate::ordering::ShardAssigner;
+use crate::reactions::Reactions;
 use crate::retry::breaker;
 use crate::retry::breaker::{Breaker, BreakerProbe};
 use crate::retry::policy;
@@ -92,12 +94,13 @@ impl Flow {
     /// Starts all actors but those of the HTTP workers. Full mode needs the layouts of shards.
     ///
     /// # Errors
-    /// When a follower cannot be declared; when the metrics cannot be registered, which is a defect.
+    /// When a follower or a reaction cannot be declared; when the metrics cannot be registered, which is a defect.
     pub async fn start(
         live: &LiveSettings,
         store: Arc<dyn Store>,
         layouts: Option<Arc<dyn ShardLayoutStore>>,
         followers: Followers,
+        reactions: Reactions,
     ) -> anyhow::Result<Self> {
         let letters: Arc<dyn DeadLetterStore> = store.clone();
         let whole = Arc::clone(&store);
@@ -109,6 +112,7 @@ impl Flow {
             lease_ttl: settings.store.lease_ttl,
             connections: settings.followers.connections,
         };
+        let followers = reactions.declare(&whole, followers, &metrics).await?;
         let followers = followers
             .start(Arc::clone(&whole), options, &starter)
             .await?;
@@ -237,6 +241,15 @@ impl Flow {
                 bounds: publisher.bounds(),
             },
             _ => IngestTarget::Direct(self.ingest_queue.clone()),
+        }
+    }
+
+    /// Whether events can be made durable now.
+    pub fn admission(&self) -> AdmissionControl {
+        AdmissionControl {
+            store: self.store_breaker.clone(),
+            broker: self.broker_breaker.clone().zip(self.publisher.clone()),
+            refuses: self.settings.broker.refuses(),
         }
     }
 

@@ -4,6 +4,7 @@ mod consumers;
 pub mod embedded_lock;
 pub mod flow;
 pub mod reload;
+mod schedules;
 pub mod signals;
 pub mod shutdown;
 pub mod store;
@@ -14,11 +15,12 @@ use crate::followers::Followers;
 use crate::http;
 use crate::http::HttpState;
 use crate::http::dead_letters::count::DeadLetterCount;
-use crate::ingest::admission::AdmissionControl;
 use crate::ingest::completions::Completions;
 use crate::ingest::http_ingest;
 use crate::ingest::http_ingest::{HttpIngest, IngestTarget};
 use crate::logging::LogControl;
+use crate::reactions::{self, Reactions};
+use crate::schedules::Scheduler;
 use crate::supervision::mailbox::{Mailbox, mailbox};
 use crate::supervision::{Phase, RestartPolicy, supervise};
 use actix_web::dev::Server;
@@ -42,6 +44,8 @@ pub struct App {
     live: LiveSettings,
     sources: Sources,
     log: LogControl,
+    /// Kept because an actor without an address is not restarted.
+    _scheduler: Option<Mailbox<Scheduler>>,
     _lock: Option<EmbeddedLock>,
 }
 
@@ -55,7 +59,9 @@ impl App {
         sources: Sources,
         log: LogControl,
         followers: Followers,
+        reactions: Reactions,
     ) -> anyhow::Result<Self> {
+        let reactions = reactions.and(reactions::handlers::reactions(&settings)?);
         let listener = bind(&settings)?;
         let port = listener.local_addr()?.port();
         let address = settings.http.local_url(port);
@@ -66,7 +72,8 @@ impl App {
             store.void_leases().await?;
         }
         let live = LiveSettings::new(settings);
-        let flow = Flow::start(&live, store, layouts, followers).await?;
+        let flow = Flow::start(&live, store, layouts, followers, reactions).await?;
+        let scheduler = schedules::start(&flow, &live.get())?;
         let server = serve(listener, &live, &flow)?;
         Ok(Self {
             flow,
@@ -75,6 +82,7 @@ impl App {
             live,
             sources,
             log,
+            _scheduler: scheduler,
             _lock: lock,
         })
     }
@@ -137,7 +145,6 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
         workers => workers,
     };
     let target = flow.ingest_target();
-    let refuses = settings.broker.refuses();
     let shared = flow.clone();
     let live = live.clone();
     let replayer = flow.replayer(&live);
@@ -162,11 +169,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             completions,
             accepted: shared.metrics.accepted.with_label_values(&["http"]),
             partitions: shared.partitions.clone(),
-            admission: AdmissionControl {
-                store: shared.store_breaker.clone(),
-                broker: shared.broker_breaker.clone().zip(shared.publisher.clone()),
-                refuses,
-            },
+            admission: shared.admission(),
             read_waiters: shared.read_waiters.clone(),
             followers: shared.followers.clone(),
             follower_store: Arc::clone(&shared.follower_store),

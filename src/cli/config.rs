@@ -3,6 +3,9 @@
 use super::{GlobalArgs, output};
 use crate::config::auth::Scope;
 use crate::config::{DEFAULTS, THROUGHPUT};
+use crate::event::frame::rfc3339;
+use crate::reactions;
+use chrono::Utc;
 use clap::{Subcommand, ValueEnum};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
@@ -45,10 +48,21 @@ pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCo
     match command {
         ConfigCommand::Check => {
             let settings = global.sources(Vec::new()).load()?;
+            reactions::handlers::reactions(&settings)?;
             println!(
                 "The settings are in order; mode {}.",
                 settings.mode().as_str()
             );
+            for schedule in &settings.schedules {
+                // The settings are valid, so there is a next time.
+                if let Some(next) = schedule
+                    .timetable()
+                    .ok()
+                    .and_then(|at| at.after(Utc::now()))
+                {
+                    println!("Schedule {}: next at {}", schedule.name, rfc3339(next));
+                }
+            }
         }
         ConfigCommand::Show => {
             output::write(&global.sources(Vec::new()).show()?)?;

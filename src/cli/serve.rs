@@ -6,6 +6,7 @@ use crate::app::signals::{ReloadSignal, StopSignals};
 use crate::config::{Mode, Settings, layers};
 use crate::followers::Followers;
 use crate::logging;
+use crate::reactions::Reactions;
 use clap::Args;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -58,7 +59,7 @@ pub fn run(global: &GlobalArgs, args: &ServeArgs) -> anyhow::Result<ExitCode> {
         // Before anything that takes time: waiting for a database must be interruptible too.
         let (mut stop, reload) = (StopSignals::install()?, ReloadSignal::install()?);
         let app = tokio::select! {
-            app = App::build(settings.clone(), sources, log, Followers::new()) => app?,
+            app = App::build(settings.clone(), sources, log, Followers::new(), Reactions::new()) => app?,
             () = stop.requested() => return Ok(ExitCode::SUCCESS),
         };
         println!("{}", welcome(&settings, app.port()));

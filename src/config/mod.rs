@@ -13,6 +13,8 @@ pub mod layers;
 pub mod log;
 pub mod reload;
 pub mod retry;
+#[cfg(feature = "service")]
+pub mod schedules;
 pub mod shutdown;
 pub mod store;
 mod units;
@@ -72,6 +74,18 @@ pub struct Settings {
     pub retry: retry::RetrySettings,
     pub dead_letters: dead_letters::DeadLetterSettings,
     pub followers: followers::FollowerSettings,
+    /// What handles events, in the service.
+    #[cfg(feature = "service")]
+    pub reactions: Vec<reactions::ReactionSettings>,
+    #[cfg(not(feature = "service"))]
+    #[serde(rename = "reactions")]
+    _reactions: serde::de::IgnoredAny,
+    /// What emits events by the clock, in the service.
+    #[cfg(feature = "service")]
+    pub schedules: Vec<schedules::ScheduleSettings>,
+    #[cfg(not(feature = "service"))]
+    #[serde(rename = "schedules")]
+    _schedules: serde::de::IgnoredAny,
     /// API keys and their scopes.
     pub auth: auth::AuthSettings,
     pub log: log::LogSettings,
@@ -174,6 +188,8 @@ impl Settings {
         self.retry.validate(&mut found);
         self.dead_letters.validate(&mut found);
         self.followers.validate(&mut found);
+        #[cfg(feature = "service")]
+        reactions::validate(&self.reactions, &mut found);
         self.auth.validate(&mut found);
         self.log.validate(&mut found);
         self.shutdown.validate(&mut found);
@@ -182,6 +198,15 @@ impl Settings {
     }
 
     fn cross_check(&self, found: &mut Vec<Invalid>) {
+        #[cfg(feature = "service")]
+        {
+            let bounds = schedules::Bounds {
+                limits: &self.item_limits(),
+                max_bytes: self.max_event_bytes(),
+                retention: self.store.retention,
+            };
+            schedules::validate(&self.schedules, &bounds, found);
+        }
         if matches!(self.mode(), Mode::Database | Mode::Full) && self.store.url.is_empty() {
             found.push(Invalid::new(
                 "store.url",
@@ -391,6 +416,33 @@ mod tests {
         for shards in ["0", "257"] {
             let keys = keys(&format!("{full}broker.shards = {shards}"));
             assert_eq!(keys, ["broker.shards"]);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "service")]
+    fn a_reaction_is_named_by_its_place_and_its_name_is_unique() {
+        let reaction = |name: &str, url: &str| {
+            format!(
+                "[[reactions]]\nname = {name:?}\non = [\"*\"]\n[reactions.webhook]\n\
+                 url = {url:?}\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n"
+            )
+        };
+        let good = reaction("a", "https://example.org");
+        assert_eq!(settings(&good).unwrap().reactions.len(), 1);
+        assert_eq!(
+            keys(&format!("{good}{}", reaction("b", "example.org"))),
+            ["reactions[1].webhook.url"]
+        );
+        assert_eq!(keys(&format!("{good}{good}")), ["reactions[1].name"]);
+        for (days, fits) in [
+            ("1d", true),
+            ("forever", true),
+            ("0d", false),
+            ("3651d", false),
+        ] {
+            let keys = keys(&format!("store.keep_runs = {days:?}"));
+            assert_eq!(keys.is_empty(), fits, "{days}: {keys:?}");
         }
     }
 

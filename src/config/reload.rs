@@ -51,12 +51,21 @@ impl LiveSettings {
         let reloaded = Reloaded {
             batch: next.batch != old.batch,
             log: next.log.filter != old.log.filter,
-            needs_restart: format!("{next:?}{}{}", next.store.url, next.broker.url)
-                != format!("{new:?}{}{}", new.store.url, new.broker.url),
+            needs_restart: differ(&next, &new),
         };
         self.current.store(Arc::new(next));
         Ok(reloaded)
     }
+}
+
+/// Whether two settings differ, also in secrets, which `Debug` does not show.
+fn differ(one: &Settings, other: &Settings) -> bool {
+    #[cfg(feature = "service")]
+    if one.reactions != other.reactions || one.schedules != other.schedules {
+        return true;
+    }
+    format!("{one:?}{}{}", one.store.url, one.broker.url)
+        != format!("{other:?}{}{}", other.store.url, other.broker.url)
 }
 
 /// The parts that a reload changed.
@@ -71,6 +80,24 @@ pub struct Reloaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(feature = "service")]
+    fn reactions_change_at_the_next_start_only() {
+        let reaction = |path: &str| {
+            Sources::from_text(&format!(
+                "[[reactions]]\nname = \"hook\"\non = [\"*\"]\n[reactions.webhook]\n\
+                 url = \"https://example.org/{path}\"\n\
+                 secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\""
+            ))
+        };
+        let live = LiveSettings::new(reaction("a").load().unwrap());
+        assert!(!live.reload(&reaction("a")).unwrap().needs_restart);
+        for other in [reaction("b"), Sources::from_text("")] {
+            assert!(live.reload(&other).unwrap().needs_restart);
+            assert_eq!(live.get().reactions.len(), 1);
+        }
+    }
 
     #[test]
     fn live_keys_change_and_invalid_settings_change_nothing() {

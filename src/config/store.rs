@@ -28,6 +28,9 @@ pub struct StoreSettings {
     /// Days that events are kept; `None` keeps them forever.
     #[serde(with = "units::days")]
     pub retention: Option<u32>,
+    /// Days that outcomes of runs of reactions are kept; `None` keeps them forever.
+    #[serde(with = "units::days")]
+    pub keep_runs: Option<u32>,
     /// Lifetime of a lease that is not renewed.
     #[serde(with = "units::duration")]
     pub lease_ttl: Duration,
@@ -43,6 +46,7 @@ impl std::fmt::Debug for StoreSettings {
             .field("statement_timeout", &self.statement_timeout)
             .field("write_margin", &self.write_margin)
             .field("retention", &self.retention)
+            .field("keep_runs", &self.keep_runs)
             .field("lease_ttl", &self.lease_ttl)
             .finish_non_exhaustive()
     }
@@ -58,6 +62,9 @@ impl StoreSettings {
         );
         if let Some(days) = self.retention {
             in_range(found, "store.retention", days, 1..=36_500);
+        }
+        if let Some(days) = self.keep_runs {
+            in_range(found, "store.keep_runs", days, 1..=3_650);
         }
         let ttls = Duration::from_secs(1)..=Duration::from_secs(600);
         if !ttls.contains(&self.lease_ttl) {

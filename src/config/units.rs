@@ -27,6 +27,19 @@ pub(super) mod days {
     }
 }
 
+/// The same as [`duration`], for a key that may be absent.
+#[cfg(feature = "service")]
+pub(super) mod optional_duration {
+    use serde::Deserializer;
+    use std::time::Duration;
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        super::duration::deserialize(deserializer).map(Some)
+    }
+}
+
 /// `"30s"`, `"500ms"`, `"5m"`.
 pub(super) mod duration {
     use serde::{Deserialize, Deserializer, de::Error};

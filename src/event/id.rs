@@ -15,8 +15,8 @@
 //! | 64-65 | variant: 2 |
 //! | 66-127 | SHA-256 of the name |
 //!
-//! The name is a namespace, the kind of the source and its parts with their lengths. No source of
-//! today has a time, so every derived id has the marker 0.
+//! The name is a namespace, the kind of the source and its parts with their lengths. Events of
+//! schedules carry a time; every other derived id has the marker 0.
 
 use super::Event;
 use chrono::{DateTime, Days, NaiveDate, Utc};
@@ -51,6 +51,21 @@ fn derive(kind: &str, parts: &[&[u8]]) -> Uuid {
         *byte &= !TIME_MARKER;
     }
     Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// The same for a source that has a time.
+fn derive_at(kind: &str, parts: &[&[u8]], time: DateTime<Utc>) -> Uuid {
+    let mut bytes = derive(kind, parts).into_bytes();
+    // The lowest 48 bits: up to the year 10889.
+    let [_, _, millis @ ..] = time.timestamp_millis().max(0).to_be_bytes();
+    bytes
+        .iter_mut()
+        .zip(millis)
+        .for_each(|(to, from)| *to = from);
+    if let Some(byte) = bytes.get_mut(6) {
+        *byte |= TIME_MARKER;
+    }
+    Uuid::from_bytes(bytes)
 }
 
 /// A new id for an event that came without one.
@@ -111,6 +126,12 @@ pub fn of_line(source: &str, line: u64, text: &[u8]) -> Uuid {
 /// The id of a message by its content: equal bodies are one message.
 pub fn of_content(producer: &str, body: &[u8]) -> Uuid {
     derive("content", &[producer.as_bytes(), &Sha256::digest(body)])
+}
+
+/// The id of the event that a schedule emits at a due time.
+pub fn of_schedule(name: &str, due: DateTime<Utc>) -> Uuid {
+    let micros = due.timestamp_micros().to_be_bytes();
+    derive_at("schedule", &[name.as_bytes(), &micros], due)
 }
 
 /// The id of an event's dead letter: the same each time this event fails, so that one that is
@@ -243,6 +264,19 @@ mod tests {
         );
         bytes[6] &= !TIME_MARKER;
         assert_eq!(bucket(&Uuid::from_bytes(bytes)), UNORDERED);
+    }
+
+    #[test]
+    fn a_schedule_has_one_id_for_each_due_time() {
+        let at = |hour| Utc.with_ymd_and_hms(2026, 1, 31, hour, 0, 0).unwrap();
+        let id = of_schedule("daily", at(3));
+        assert_eq!(id, of_schedule("daily", at(3)));
+        assert_eq!(id.get_version(), Some(Version::Custom));
+        assert_eq!(bucket(&id), at(3).date_naive());
+        assert_eq!(id.as_u128() >> 80, at(3).timestamp_millis() as u128);
+        assert_ne!(id, of_schedule("daily", at(4)));
+        assert_ne!(id, of_schedule("weekly", at(3)));
+        assert_ne!(of_caller("schedule", &id.to_string()), id);
     }
 
     #[test]

@@ -40,9 +40,19 @@ pub enum Source {
     Import,
     /// Recorded inside a transaction of the producer's own, by `eclusa_record` or the library.
     Sql,
+    /// Emitted by a schedule of the settings.
+    Schedule,
 }
 
 impl Source {
+    pub const ALL: [Source; 5] = [
+        Source::Http,
+        Source::Amqp,
+        Source::Import,
+        Source::Sql,
+        Source::Schedule,
+    ];
+
     /// The word in the `source` column, in frames and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,12 +60,13 @@ impl Source {
             Source::Amqp => "amqp",
             Source::Import => "import",
             Source::Sql => "sql",
+            Source::Schedule => "schedule",
         }
     }
 
     /// The reverse of [`Source::as_str`].
     pub fn parse(word: &str) -> Option<Self> {
-        [Source::Http, Source::Amqp, Source::Import, Source::Sql]
+        Source::ALL
             .into_iter()
             .find(|source| source.as_str() == word)
     }

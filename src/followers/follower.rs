@@ -10,7 +10,7 @@ use crate::store::commit_log::{LoggedEvent, Position, Selection, Span};
 use crate::store::followers::{FollowerRecord, FollowerState};
 use crate::store::leases::Lease;
 use crate::store::{CommitLog, FollowerStore, StoreError};
-use crate::supervision::{Backoff, Lifecycle};
+use crate::supervision::{Backoff, Lifecycle, Phase};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,8 +57,14 @@ impl Actor for Follower {
         let params = self.params.clone();
         ctx.spawn(
             async move {
-                let lifecycle = params.lifecycle.clone();
-                lifecycle.unless_draining(params.run()).await;
+                match &params.work {
+                    // It ends what it has begun.
+                    Work::Drive(_) => params.run().await,
+                    Work::Project(_) | Work::Send(_) => {
+                        let lifecycle = params.lifecycle.clone();
+                        lifecycle.unless_draining(params.run()).await;
+                    }
+                }
             }
             .into_actor(self),
         );
@@ -69,10 +75,11 @@ impl Actor for Follower {
 impl Supervised for Follower {}
 
 impl FollowerParams {
-    /// Follows whenever this process holds the lease. Never ends.
+    /// Follows whenever this process holds the lease, until it drains.
     async fn run(mut self) {
         loop {
             let lease = self.leadership.lease().await;
+            let _at_work = self.leadership.at_work();
             let metrics = FollowerMetrics::new(self.work.name(), Arc::clone(&self.metrics));
             let reader = LogReader {
                 end: self.watch.subscribe(),
@@ -89,7 +96,7 @@ impl FollowerParams {
             let end = self.watch.end.subscribe();
             let mut leadership = self.leadership.clone();
             tokio::select! {
-                () = reader.follow() => {}
+                () = reader.follow() => return,
                 () = metrics.measure(&*self.log, &end) => {}
                 () = leadership.lost(&lease) => {}
             }
@@ -109,8 +116,8 @@ pub(super) struct LogReader<'a> {
     /// To be waited for before the next try.
     pause: Option<Duration>,
     pub(super) metrics: &'a FollowerMetrics,
-    end: watch::Receiver<LogEnd>,
-    commands: watch::Receiver<u64>,
+    pub(super) end: watch::Receiver<LogEnd>,
+    pub(super) commands: watch::Receiver<u64>,
 }
 
 /// Where a follower is.
@@ -132,11 +139,14 @@ pub(super) enum Next {
 }
 
 impl LogReader<'_> {
-    /// Follows the log. Never ends.
+    /// Follows the log until the process drains.
     async fn follow(mut self) {
         let mut before = None;
         loop {
             self.rest().await;
+            if self.params.lifecycle.phase() >= Phase::Draining {
+                return;
+            }
             self.commands.mark_unchanged();
             let record = match self.params.store.follower(self.params.work.name()).await {
                 Ok(Some(record)) => record,
@@ -181,6 +191,9 @@ impl LogReader<'_> {
         }
         if cursor.record.replays > 0 {
             return self.replay(&mut cursor).await.is_ok();
+        }
+        if let Work::Drive(driver) = &self.params.work {
+            return self.drive(&**driver, cursor.record).await;
         }
         loop {
             self.rest().await;
@@ -231,8 +244,11 @@ impl LogReader<'_> {
 
     /// Waits for a command.
     async fn changed(&mut self) {
-        if self.commands.changed().await.is_err() {
-            std::future::pending().await
+        tokio::select! {
+            changed = self.commands.changed() => if changed.is_err() {
+                std::future::pending().await
+            },
+            () = self.params.lifecycle.reached(Phase::Draining) => {}
         }
     }
 
@@ -280,6 +296,8 @@ impl LogReader<'_> {
                 self.send(cursor, &**outlet, chunk.events, chunk.read_to)
                     .await
             }
+            // See `go_on`.
+            Work::Drive(_) => Next::Reload,
         };
         if matches!(next, Next::Moved) {
             self.size.applied(events, began.elapsed());

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 const EVERY: Duration = Duration::from_secs(2);
 
 /// The metrics of one follower, which this process shows while it runs it.
-pub(super) struct FollowerMetrics {
+pub(crate) struct FollowerMetrics {
     pub(super) name: String,
     pub(super) metrics: Arc<Metrics>,
     position: AtomicI64,
@@ -30,11 +30,11 @@ impl FollowerMetrics {
         }
     }
 
-    pub(super) fn moved_to(&self, position: Position) {
+    pub(crate) fn moved_to(&self, position: Position) {
         self.position.store(position.0, Ordering::Release);
     }
 
-    pub(super) fn applied(&self, events: usize) {
+    pub(crate) fn applied(&self, events: usize) {
         let labels = [self.name.as_str()];
         let applied = self.metrics.follower_applied.with_label_values(&labels);
         applied.inc_by(events as u64);

@@ -13,9 +13,10 @@
 //! ```
 
 mod chunk;
+pub(crate) mod driver;
 mod external;
 pub mod follower;
-mod lag;
+pub(crate) mod lag;
 pub mod log_end;
 pub mod outlet;
 mod passes;
@@ -30,4 +31,5 @@ pub use log_end::{CommitSignal, LogEnd, LogWatch};
 pub use outlet::{Outlet, SendError};
 pub use projection::Projection;
 pub use registry::{Followers, InvalidFollower, Subscription};
+pub(crate) use start::while_away;
 pub use start::{FollowerOptions, NotStarted, RunningFollowers};

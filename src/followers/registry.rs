@@ -1,5 +1,6 @@
 //! The followers that a process registers.
 
+use super::driver::Driver;
 use super::outlet::Outlet;
 use super::projection::Projection;
 use crate::store::commit_log::TypePatterns;
@@ -68,6 +69,7 @@ pub enum InvalidFollower {
 pub(super) enum Work {
     Project(Arc<dyn Projection>),
     Send(Arc<dyn Outlet>),
+    Drive(Arc<dyn Driver>),
 }
 
 impl Work {
@@ -75,21 +77,24 @@ impl Work {
         match self {
             Work::Project(projection) => projection.name(),
             Work::Send(outlet) => outlet.name(),
+            Work::Drive(driver) => driver.name(),
         }
     }
 
-    pub(super) fn declaration(&self) -> Declaration {
+    /// What is declared when it starts; `None` if that is done elsewhere.
+    pub(super) fn declaration(&self) -> Option<Declaration> {
         let (subscription, kind) = match self {
             Work::Project(projection) => (projection.subscription(), FollowerKind::Transactional),
             Work::Send(outlet) => (outlet.subscription(), FollowerKind::External),
+            Work::Drive(driver) => (driver.subscription()?, FollowerKind::Transactional),
         };
-        Declaration {
+        Some(Declaration {
             name: self.name().to_owned(),
             kind,
             types: subscription.types,
             start: subscription.start,
             on_error: subscription.on_error,
-        }
+        })
     }
 }
 
@@ -118,9 +123,19 @@ impl Followers {
         self
     }
 
+    /// Adds a follower that moves its position by itself.
+    #[must_use]
+    pub(crate) fn drive(mut self, driver: Arc<dyn Driver>) -> Self {
+        self.all.push(Work::Drive(driver));
+        self
+    }
+
     pub(super) fn check(&self) -> Result<(), InvalidFollower> {
         let mut names = BTreeSet::new();
         for work in &self.all {
+            if matches!(work, Work::Drive(_)) {
+                continue;
+            }
             let name = work.name();
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
             if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(allowed) {

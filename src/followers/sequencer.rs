@@ -9,7 +9,7 @@ use super::log_end::{CommitSignal, LogEnd, LogWatch};
 use super::passes::Passes;
 use crate::metrics::Metrics;
 use crate::store::commit_log::{Peers, Position, ROUND};
-use crate::store::{CommitLog, StoreError};
+use crate::store::{CommitLog, ReactionStore, StoreError};
 use crate::supervision::{Backoff, Lifecycle, failpoint};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use std::collections::HashSet;
@@ -36,6 +36,7 @@ const COMMANDS: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct SequencerParams {
     pub log: Arc<dyn CommitLog>,
+    pub reactions: Arc<dyn ReactionStore>,
     pub commits: CommitSignal,
     pub watch: LogWatch,
     pub lifecycle: Lifecycle,
@@ -213,6 +214,9 @@ impl Rounds {
             self.params.watch.command();
             if let Ok(followed) = self.params.log.is_followed().await {
                 self.followed.store(followed, Ordering::Relaxed);
+            }
+            if let Err(error) = self.params.reactions.refresh_awaited().await {
+                tracing::debug!(%error, "the declarations of reactions cannot be read");
             }
             if let Ok(unnumbered) = self.params.log.unnumbered().await {
                 self.params

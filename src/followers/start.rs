@@ -5,7 +5,7 @@ use super::log_end::{CommitSignal, LogWatch};
 use super::registry::{Followers, InvalidFollower, Work};
 use super::sequencer::{Sequencer, SequencerParams};
 use crate::maintenance::leader::{Leader, LeaderParams};
-use crate::store::followers::{Declaration, lease_name};
+use crate::store::followers::lease_name;
 use crate::store::{ErrorKind, Store, StoreError};
 use crate::supervision::{Backoff, Mailbox, Starter};
 use actix_rt::Arbiter;
@@ -71,8 +71,11 @@ impl Followers {
     ) -> Result<RunningFollowers, NotStarted> {
         self.check()?;
         for work in &self.all {
-            let declaration = work.declaration();
-            if declared(&*store, &declaration).await? {
+            let Some(declaration) = work.declaration() else {
+                continue;
+            };
+            let declare = async || store.declare(&declaration).await;
+            if while_away(&declaration.name, "follower not declared yet", declare).await? {
                 tracing::info!(
                     follower = declaration.name,
                     types = ?declaration.types.to_vec(),
@@ -85,6 +88,7 @@ impl Followers {
         let (sequencer, inbox) = starter.mailbox("sequencer", 0, 1);
         let params = SequencerParams {
             log: store.clone(),
+            reactions: store.clone(),
             commits: commits.clone(),
             watch: watch.clone(),
             lifecycle: starter.lifecycle.clone(),
@@ -131,19 +135,23 @@ impl Followers {
     }
 }
 
-/// Declares a follower, again and again while the store is away: it may start together with this process.
-async fn declared(store: &dyn Store, declaration: &Declaration) -> Result<bool, StoreError> {
+/// Asks the store, again and again while it is away: it may start together with this process.
+pub(crate) async fn while_away<T>(
+    name: &str,
+    what: &str,
+    ask: impl AsyncFn() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
     loop {
-        match store.declare(declaration).await {
+        match ask().await {
             Err(error) if matches!(error.kind(), ErrorKind::Outage | ErrorKind::Transient) => {
                 let pause = backoff.next_pause();
                 tracing::warn!(
-                    follower = declaration.name,
+                    name,
                     kind = error.kind().as_str(),
                     %error,
                     again_in_ms = pause.as_millis() as u64,
-                    "follower not declared yet"
+                    "{what}"
                 );
                 tokio::time::sleep(pause).await;
             }

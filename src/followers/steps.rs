@@ -38,9 +38,10 @@ impl LogReader<'_> {
         let step = Step {
             lease: self.lease.clone(),
             follower: cursor.record.name.clone(),
-            revision: cursor.record.revision,
+            revision: Some(cursor.record.revision),
             n: cursor.record.n,
             to,
+            begun: 0,
             also,
         };
         let stepping = AssertUnwindSafe(self.params.store.step(step, effect)).catch_unwind();
@@ -229,7 +230,7 @@ impl LogReader<'_> {
     pub(super) async fn rebuild(&mut self, cursor: &mut Cursor) {
         let effect: Arc<dyn Effect> = match &self.params.work {
             Work::Project(projection) => Arc::new(Reset(Arc::clone(projection))),
-            Work::Send(_) => Arc::new(NoEffect),
+            Work::Send(_) | Work::Drive(_) => Arc::new(NoEffect),
         };
         match self
             .step(cursor, Position::START, Also::Rebuild, effect)
@@ -287,6 +288,8 @@ impl LogReader<'_> {
                 }
                 Arc::new(NoEffect)
             }
+            // It has no letters.
+            Work::Drive(_) => Arc::new(NoEffect),
         };
         let stored = cursor.record.position;
         match self

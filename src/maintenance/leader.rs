@@ -8,8 +8,9 @@
 use crate::metrics::Metrics;
 use crate::store::LeaseStore;
 use crate::store::leases::Lease;
-use crate::supervision::{Backoff, Lifecycle};
+use crate::supervision::{Backoff, Lifecycle, Phase};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,15 +40,51 @@ pub struct Leader {
     params: LeaderParams,
     holder: String,
     lease: Arc<watch::Sender<Option<Lease>>>,
+    term: Arc<Term>,
 }
 
 /// Whether this process leads, and by which lease.
 #[derive(Clone)]
 pub struct Leadership {
     lease: watch::Receiver<Option<Lease>>,
+    term: Arc<Term>,
+}
+
+/// What the leader and those that work under its lease tell each other.
+struct Term {
+    /// When the lease in force ends, unless it is renewed.
+    ends: Mutex<Instant>,
+    /// Work that the lease is not given back under.
+    at_work: watch::Sender<usize>,
+}
+
+/// Has the lease kept, while the process drains, until dropped.
+pub struct AtWork {
+    term: Arc<Term>,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.term
+            .at_work
+            .send_modify(|works| *works = works.saturating_sub(1));
+    }
 }
 
 impl Leadership {
+    /// Whether the lease that was last in force has not run out. Its end comes no later here than in the store.
+    pub fn is_current(&self) -> bool {
+        Instant::now() < *self.term.ends.lock()
+    }
+
+    /// Has the lease kept while the process drains, until what this returns is dropped.
+    pub fn at_work(&self) -> AtWork {
+        self.term.at_work.send_modify(|works| *works += 1);
+        AtWork {
+            term: Arc::clone(&self.term),
+        }
+    }
+
     /// Waits until this process leads. Never ends if the leader is gone for good.
     pub async fn lease(&mut self) -> Lease {
         loop {
@@ -77,12 +114,18 @@ impl Leader {
     /// A leader that does not lead yet, and where to see whether it does.
     pub fn new(params: LeaderParams) -> (Self, Leadership) {
         let (lease, receiver) = watch::channel(None);
+        let term = Arc::new(Term {
+            ends: Mutex::new(Instant::now()),
+            at_work: watch::Sender::new(0),
+        });
         let leader = Self {
             params,
             holder: holder(),
             lease: Arc::new(lease),
+            term: Arc::clone(&term),
         };
-        (leader, Leadership { lease: receiver })
+        let lease = receiver;
+        (leader, Leadership { lease, term })
     }
 }
 
@@ -101,6 +144,7 @@ impl Actor for Leader {
             params: self.params.clone(),
             holder: self.holder.clone(),
             lease: Arc::clone(&self.lease),
+            term: Arc::clone(&self.term),
         };
         ctx.spawn(async move { reign.run().await }.into_actor(self));
     }
@@ -113,6 +157,7 @@ struct Reign {
     params: LeaderParams,
     holder: String,
     lease: Arc<watch::Sender<Option<Lease>>>,
+    term: Arc<Term>,
 }
 
 /// While this lives the process leads.
@@ -181,12 +226,12 @@ impl Reign {
         let _hold = params.lifecycle.hold();
         let tenure = Tenure { reign: self, gauge };
         tenure.gauge.set(1);
+        *self.term.ends.lock() = asked + params.ttl;
         self.lease.send_replace(Some(lease.clone()));
-        let ended = self
-            .params
-            .lifecycle
-            .unless_draining(self.keep(&lease, asked))
-            .await;
+        let ended = tokio::select! {
+            reason = self.keep(&lease, asked) => Some(reason),
+            () = self.is_drained() => None,
+        };
         drop(tenure);
         if let Some(reason) = ended {
             tracing::warn!(
@@ -207,6 +252,14 @@ impl Reign {
         End::Draining
     }
 
+    /// Waits until the process drains and what works under the lease has ended.
+    async fn is_drained(&self) {
+        self.params.lifecycle.reached(Phase::Draining).await;
+        let mut at_work = self.term.at_work.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = at_work.wait_for(|works| *works == 0).await;
+    }
+
     /// Renews the lease for as long as that works, and says why it ends. Its end is counted from
     /// before it was asked for, and so comes no later here than in the store.
     async fn keep(&self, lease: &Lease, asked: Instant) -> &'static str {
@@ -220,6 +273,7 @@ impl Reign {
             match timeout(left, params.store.renew(lease, params.ttl)).await {
                 Ok(Ok(true)) => {
                     ends = asked + params.ttl;
+                    *self.term.ends.lock() = ends;
                     pause = params.ttl / 3;
                 }
                 Ok(Ok(false)) => return "another process has the lease",

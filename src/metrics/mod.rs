@@ -133,6 +133,12 @@ metrics! {
     retried: IntCounter = "eclusa_events_retried_total" [] &[];
     /// Time from receiving an event to committing its row, in seconds.
     event_latency: Histogram = "eclusa_event_latency_seconds" [] OUTSIDE;
+    /// Attempts of reactions that have ended, by outcome.
+    reaction_attempts: IntCounterVec = "eclusa_reaction_attempts_total" ["reaction", "outcome"] &[];
+    /// Time of an attempt of a reaction, in seconds.
+    reaction_attempt_seconds: HistogramVec = "eclusa_reaction_attempt_seconds" ["reaction"] OUTSIDE;
+    /// For how long the oldest run has been due that waits in the queue of a reaction, in seconds.
+    reaction_oldest_due_seconds: GaugeVec = "eclusa_reaction_oldest_due_seconds" ["reaction"] &[];
     /// Batches dispatched to a writer, by trigger.
     batches_flushed: IntCounterVec = "eclusa_batches_flushed_total" ["trigger"] &[];
     /// Events in a batch dispatched to a writer.
@@ -197,7 +203,7 @@ impl Metrics {
     /// Creates the series whose labels are known beforehand, so that alerts can use them from the
     /// start.
     fn begin_series(&self) {
-        for source in [Source::Http, Source::Amqp, Source::Import, Source::Sql] {
+        for source in Source::ALL {
             self.accepted.with_label_values(&[source.as_str()]);
         }
         for cause in Cause::ALL {

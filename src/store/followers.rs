@@ -101,6 +101,8 @@ pub enum FollowerKind {
     Transactional,
     /// The position changes after the effect: every event is sent at least once.
     External,
+    /// A lane of a reaction: the position changes behind what is decided.
+    Reaction,
 }
 
 impl FollowerKind {
@@ -108,12 +110,14 @@ impl FollowerKind {
         match self {
             FollowerKind::Transactional => "transactional",
             FollowerKind::External => "external",
+            FollowerKind::Reaction => "reaction",
         }
     }
 
     pub(super) fn parse(word: &str) -> Self {
         match word {
             "external" => FollowerKind::External,
+            "reaction" => FollowerKind::Reaction,
             _ => FollowerKind::Transactional,
         }
     }
@@ -158,6 +162,23 @@ pub struct FollowerRecord {
     pub replays: u64,
     /// The process that holds its lease.
     pub run_by: Option<String>,
+    /// Of a lane of a reaction.
+    pub spec: Option<LaneSpec>,
+    /// Of a lane: how many handlers may have been started for events behind the position.
+    pub begun: u32,
+}
+
+/// By what the events of a reaction are selected, besides their types, and distributed to its lanes. As a
+/// declaration it holds from a position on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneSpec {
+    pub lanes: u32,
+    /// A condition on the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// The text of an event by whose hash its lane is chosen; the event's id if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl FollowerRecord {
@@ -170,6 +191,15 @@ impl FollowerRecord {
     pub(super) fn refusal(&self, command: FollowerCommand, log: &LogState) -> Option<String> {
         let name = &self.name;
         let generation = log.generation;
+        if self.kind == FollowerKind::Reaction {
+            let reaction = name
+                .rsplit_once(':')
+                .map_or(name.as_str(), |(reaction, _)| reaction);
+            return Some(format!(
+                "follower {name} is a lane of reaction {reaction}; give the command to the reaction \
+                 (eclusa reactions)"
+            ));
+        }
         match command {
             FollowerCommand::Pause if self.state != FollowerState::Running => Some(format!(
                 "follower {name} is {}, and not running",
@@ -224,11 +254,14 @@ pub fn lease_name(follower: &str) -> String {
 pub struct Step {
     pub lease: Lease,
     pub follower: String,
-    /// As in the record that the events were read by.
-    pub revision: i64,
+    /// As in the record that the events were read by: the follower must be running, and not have changed since.
+    /// `None` for a lane of a reaction, which checks this when it reads, and stores what it has begun in any case.
+    pub revision: Option<i64>,
     /// The number of the position that is moved from.
     pub n: i64,
     pub to: Position,
+    /// How many handlers may be started for events behind it; 0 for a follower that is no lane of a reaction.
+    pub begun: u32,
     /// What happens beside.
     pub also: Also,
 }

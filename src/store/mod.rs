@@ -2,6 +2,7 @@
 //!
 //! [`postgres`] and [`sqlite`] pass one contract test-suite (`tests/it/store_contract`).
 
+mod awaited;
 pub mod commit_log;
 pub mod compatibility;
 pub mod content;
@@ -12,6 +13,7 @@ pub mod leases;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod queries;
+pub mod reactions;
 pub mod record;
 pub mod retention;
 mod rows;
@@ -31,6 +33,7 @@ pub use dead_letters::DeadLetterStore;
 pub use error::{ErrorKind, StoreError};
 pub use followers::FollowerStore;
 pub use leases::LeaseStore;
+pub use reactions::ReactionStore;
 pub use retention::RetentionStore;
 pub use shard_layout::ShardLayoutStore;
 
@@ -155,11 +158,23 @@ pub trait EventStore: Send + Sync {
 
 /// A store with every capability. Routes and actors take the capability they need.
 pub trait Store:
-    EventStore + CommitLog + FollowerStore + DeadLetterStore + LeaseStore + RetentionStore
+    EventStore
+    + CommitLog
+    + FollowerStore
+    + ReactionStore
+    + DeadLetterStore
+    + LeaseStore
+    + RetentionStore
 {
 }
 
 impl<T> Store for T where
-    T: EventStore + CommitLog + FollowerStore + DeadLetterStore + LeaseStore + RetentionStore
+    T: EventStore
+        + CommitLog
+        + FollowerStore
+        + ReactionStore
+            + DeadLetterStore
+        + LeaseStore
+        + RetentionStore
 {
 }

@@ -23,11 +23,16 @@ impl Backoff {
 
     /// The next pause: between half and the whole of `min * 2^failures`.
     pub fn next_pause(&mut self) -> Duration {
-        let whole = self
-            .min
-            .saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX))
-            .min(self.max);
+        let pause = Self::pause(self.min, self.max, self.failures);
         self.failures = self.failures.saturating_add(1).min(30);
+        pause
+    }
+
+    /// The pause after so many earlier failures.
+    pub fn pause(min: Duration, max: Duration, failures: u32) -> Duration {
+        let whole = min
+            .saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX))
+            .min(max);
         whole.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 

@@ -238,6 +238,49 @@ async fn tail_follows_with_filters() {
     }
 }
 
+#[tokio::test]
+async fn reactions_are_made_when_they_are_checked_and_at_the_start() {
+    let dir = temp_dir("config-");
+    let file = dir.path().join("eclusa.toml");
+    let check = |lines: &str| {
+        let text = format!("[[reactions]]\nname = \"r\"\non = [\"*\"]\n{lines}");
+        std::fs::write(&file, text).unwrap();
+        run(&["config", "check", "--config", file.to_str().unwrap()])
+    };
+    let mail = |text: &str| {
+        format!(
+            "email = {{ host = \"smtp.example.org\", from = \"a@example.org\", \
+             to = \"b@example.org\", subject = \"s\", text = {text:?} }}"
+        )
+    };
+    let good = check(&mail("Hello {{ userId }}"));
+    assert!(good.status.success(), "{}", told(&good));
+    for (lines, key) in [
+        (mail("{{ userId"), "reactions[0].email.text"),
+        (
+            "webhook = { url = \"https://example.org\", secret_file = \"missing\" }".to_owned(),
+            "reactions[0].webhook.secret_file",
+        ),
+        (
+            format!("when = \"plan == 'pro'\"\n{}", mail("t")),
+            "reactions[0].when",
+        ),
+        (mail("t").replace("host", "hots"), "hots"),
+    ] {
+        let output = check(&lines);
+        let said = told(&output);
+        assert!(!output.status.success() && said.contains(key), "{said}");
+    }
+    let reaction = json!({
+        "name": "r", "on": ["*"],
+        "webhook": {"url": "http://127.0.0.1/", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+    });
+    let app = App::builder().embedded(dir.path());
+    let (status, said) = app.set("reactions", json!([reaction])).refused().await;
+    assert!(!status.success());
+    assert!(said.contains("reactions[0].webhook.url"), "{said}");
+}
+
 #[test]
 fn settings_are_checked_shown_and_explained() {
     let dir = temp_dir("config-");

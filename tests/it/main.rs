@@ -42,6 +42,7 @@ mod parsers;
 mod proxy_and_model;
 mod reactions;
 mod retention;
+mod schedules;
 mod scraping;
 mod stopping;
 mod store_contract;

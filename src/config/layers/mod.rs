@@ -19,6 +19,13 @@ pub use url::{hide_password, percent_encode};
 const DEFAULT_FILE: &str = "eclusa.toml";
 /// Keys whose values are never shown.
 const SECRETS: [&str; 2] = ["store.url", "broker.url"];
+/// Keys of a reaction whose values are never shown.
+const REACTION_SECRETS: [&str; 4] = [
+    "webhook.url",
+    "webhook.secret",
+    "email.password",
+    "amqp.url",
+];
 
 /// The sources of the settings; kept, so that they can be read again.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +100,15 @@ impl Sources {
                 && !text.is_empty()
             {
                 *text = hide_password(text);
+            }
+        }
+        if let Some(Value::Array(reactions)) = table.get_mut("reactions") {
+            for reaction in reactions.iter_mut().filter_map(Value::as_table_mut) {
+                for key in REACTION_SECRETS {
+                    if let Some(value) = find_mut(reaction, key) {
+                        *value = Value::String("***".to_owned());
+                    }
+                }
             }
         }
         toml::to_string(&table).map_err(|error| ConfigError::Syntax {
@@ -216,6 +232,25 @@ mod tests {
             .load()
             .unwrap_err();
         assert!(error.to_string().contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn secrets_of_reactions_are_not_shown() {
+        let text = "[[reactions]]\nname = \"a\"\nwebhook = { url = \"https://h/s3cret\", secret = 's3cret' }\n\
+                    [[reactions]]\nemail = { host = \"smtp.example.org\", password = \"s3cret\" }\n\
+                    amqp.url = \"amqp://u:s3cret@h\"";
+        let from_file = Sources::from_text(text);
+        let from_environment = with_environment(&[(
+            "ECLUSA__REACTIONS",
+            "[{ webhook = { url = 's3cret', secret = 's3cret' } }, \
+             { email = { host = 'smtp.example.org', password = 's3cret' }, amqp = { url = 's3cret' } }]",
+        )]);
+        for sources in [from_file, from_environment] {
+            let shown = sources.show().unwrap();
+            assert!(!shown.contains("s3cret"), "{shown}");
+            assert_eq!(shown.matches("\"***\"").count(), 4, "{shown}");
+            assert!(shown.contains("smtp.example.org"), "{shown}");
+        }
     }
 
     #[test]

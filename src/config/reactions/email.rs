@@ -5,6 +5,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How the way to the SMTP server is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -22,7 +24,7 @@ pub enum SmtpTls {
 ///
 /// `to`, `subject`, `text` and `html` are templates in the syntax of Jinja over `id`, `eventType`,
 /// `eventData`, `userId`, `sessionId`, `timestamp` and `runId`.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmailSettings {
     /// Name or IP address of the SMTP server.
@@ -59,9 +61,10 @@ pub struct EmailSettings {
     pub html_file: Option<PathBuf>,
     /// What stands after the `@` of `Message-ID`, and in EHLO; absent for the sender's domain.
     pub message_id_host: Option<String>,
-    /// How long an attempt may take, from the connection to the server's last answer.
-    #[serde(default = "default_timeout", with = "units::duration")]
-    pub timeout: Duration,
+    /// How long an attempt may take, from the connection to the server's last answer; absent for the
+    /// timeout of the reaction.
+    #[serde(default, with = "units::optional_duration")]
+    pub timeout: Option<Duration>,
 }
 
 impl EmailSettings {
@@ -72,6 +75,11 @@ impl EmailSettings {
             SmtpTls::Implicit => 465,
             SmtpTls::None => 25,
         })
+    }
+
+    /// The time limit of one attempt, 30 s if none is set.
+    pub fn time_limit(&self) -> Duration {
+        self.timeout.unwrap_or(DEFAULT_TIMEOUT)
     }
 
     /// Whether a recipient depends on the event.
@@ -159,8 +167,8 @@ impl EmailSettings {
         if (text, html) == (Given::Neither, Given::Neither) {
             wrong("text", "is missing; set text, text_file, html or html_file");
         }
-        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&self.timeout) {
-            let set = humantime::format_duration(self.timeout);
+        if !(Duration::from_secs(1)..=Duration::from_secs(600)).contains(&self.time_limit()) {
+            let set = humantime::format_duration(self.time_limit());
             wrong(
                 "timeout",
                 &format!("is {set}, but must lie between 1s and 10m"),
@@ -199,10 +207,6 @@ fn one_of(inline: &Option<String>, file: &Option<impl AsRef<Path>>) -> Given {
         (Some(_), Some(_)) => Given::Both,
         _ => Given::One,
     }
-}
-
-fn default_timeout() -> Duration {
-    Duration::from_secs(30)
 }
 
 /// Without the value in the error, as serde would have it.
@@ -250,7 +254,10 @@ mod tests {
             (settings.tls, settings.port_in_force()),
             (SmtpTls::Required, 587)
         );
-        assert_eq!((settings.timeout.as_secs(), settings.to.len()), (30, 1));
+        assert_eq!(
+            (settings.time_limit().as_secs(), settings.to.len()),
+            (30, 1)
+        );
         assert!(keys(ENOUGH).is_empty());
         assert!(toml::from_str::<EmailSettings>(&format!("{ENOUGH}\nsubjekt = \"s\"")).is_err());
     }

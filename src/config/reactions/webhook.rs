@@ -10,11 +10,12 @@ use url::Url;
 
 /// Bytes of a secret, as Standard Webhooks has it.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(600);
 
 /// `webhook = { ... }` of a reaction: where its events are sent, and how.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
     /// `https://` or `http://` URL without user name and password. Its path may be a secret.
@@ -27,13 +28,10 @@ pub struct WebhookSettings {
     /// Send to addresses that are not public too, such as loopback and private networks.
     #[serde(default)]
     pub allow_private: bool,
-    /// How long one attempt may take, from the look-up of the name to the end of the answer.
-    #[serde(default = "half_a_minute", with = "units::duration")]
-    pub timeout: Duration,
-}
-
-fn half_a_minute() -> Duration {
-    Duration::from_secs(30)
+    /// How long one attempt may take, from the look-up of the name to the end of the answer; absent
+    /// for the timeout of the reaction.
+    #[serde(default, with = "units::optional_duration")]
+    pub timeout: Option<Duration>,
 }
 
 impl std::fmt::Debug for WebhookSettings {
@@ -136,19 +134,20 @@ impl WebhookSettings {
         Ok(secrets)
     }
 
-    /// The time limit of one attempt.
+    /// The time limit of one attempt, 30 s if none is set.
     ///
     /// # Errors
     /// It is out of range. The key is that below the webhook.
     pub fn time_limit(&self) -> Result<Duration, Invalid> {
-        if TIMEOUTS.contains(&self.timeout) {
-            return Ok(self.timeout);
+        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        if TIMEOUTS.contains(&timeout) {
+            return Ok(timeout);
         }
         Err(Invalid::new(
             "timeout",
             format!(
                 "is {}, but must lie between 1ms and 10m",
-                humantime::format_duration(self.timeout)
+                humantime::format_duration(timeout)
             ),
         ))
     }
@@ -203,7 +202,7 @@ mod tests {
     fn defaults_and_unknown_keys() {
         let settings = with_url("https://example.org/hooks");
         assert_eq!(flaws(&settings), []);
-        assert_eq!(settings.timeout, Duration::from_secs(30));
+        assert_eq!(settings.time_limit(), Ok(Duration::from_secs(30)));
         assert!(!settings.allow_private);
         let unknown = toml::from_str::<WebhookSettings>("url = \"http://a\"\nsecrets = []");
         assert!(unknown.unwrap_err().to_string().contains("secrets"));
@@ -268,7 +267,7 @@ mod tests {
     fn a_timeout_has_a_range() {
         let mut settings = with_url("http://example.org");
         for timeout in [Duration::ZERO, Duration::from_secs(601)] {
-            settings.timeout = timeout;
+            settings.timeout = Some(timeout);
             flawed(&settings, "timeout", "between 1ms and 10m");
         }
     }

@@ -102,6 +102,8 @@ pub struct FollowerView {
 pub enum KindWord {
     Transactional,
     External,
+    /// A lane of a reaction.
+    Reaction,
 }
 
 /// Whether a follower moves.

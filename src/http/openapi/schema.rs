@@ -68,7 +68,8 @@ pub struct StoredEventBody {
     /// The caller's id, when the event is stored under another one.
     #[schema(nullable = false)]
     original_id: Option<String>,
-    /// The name of the API key that sent the event, or `ingest.producer`.
+    /// The name of the API key that sent the event, or `ingest.producer`; `sql` or `schedule` for events
+    /// from there.
     producer: String,
     #[schema(required)]
     user_id: Option<String>,
@@ -80,7 +81,7 @@ pub struct StoredEventBody {
     timestamp: DateTime<Utc>,
     /// When Eclusa received it.
     received_at: DateTime<Utc>,
-    /// `http`, `amqp` or `import`.
+    /// `http`, `amqp`, `import`, `sql` or `schedule`.
     source: String,
     /// Whether all reactions to it are done; true when there are none.
     processed: bool,

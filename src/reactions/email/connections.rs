@@ -96,7 +96,7 @@ impl Connections {
             login,
             client: ClientId::Domain(client.to_owned()),
             // Of each address of the server, so that one that is silent leaves time for another.
-            connect_timeout: settings.timeout / 3,
+            connect_timeout: settings.time_limit() / 3,
             idle: Mutex::new(Vec::new()),
         })
     }

@@ -135,7 +135,7 @@ impl Email {
             has_html,
             message_id_host,
             connections,
-            timeout: settings.timeout,
+            timeout: settings.time_limit(),
         })
     }
 

@@ -192,7 +192,7 @@ mod tests {
             secret: Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
             secret_file: None,
             allow_private,
-            timeout: Duration::from_secs(1),
+            timeout: Some(Duration::from_secs(1)),
         })
     }
 

@@ -5,18 +5,18 @@ use crate::store::commit_log::{Position, TypePatterns};
 use crate::store::followers::{FollowerKind, FollowerRecord, FollowerState, OnError};
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Bool, Date, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Bool, Date, Integer, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 const RECORDS: &str = "\
     SELECT f.name, f.kind, f.state, f.reason, f.on_error, f.revision, f.rebuild, f.complete_since, \
-           p.n, p.position, p.stored_at, d.types, next.holds_from AS until, \
+           p.n, p.position, p.stored_at, p.begun, d.types, d.spec, next.holds_from AS until, \
            lease.holder AS run_by, \
            (SELECT count(*) FROM follower_replays AS r WHERE r.follower = f.name) AS replays \
     FROM followers AS f \
-    CROSS JOIN LATERAL (SELECT n, position, stored_at FROM follower_positions \
+    CROSS JOIN LATERAL (SELECT n, position, stored_at, begun FROM follower_positions \
                         WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
-    CROSS JOIN LATERAL (SELECT types FROM follower_declarations \
+    CROSS JOIN LATERAL (SELECT types, spec::text FROM follower_declarations \
                         WHERE follower = f.name AND holds_from <= p.position \
                         ORDER BY holds_from DESC LIMIT 1) AS d \
     LEFT JOIN LATERAL (SELECT holds_from FROM follower_declarations \
@@ -50,8 +50,12 @@ struct RecordRow {
     position: i64,
     #[diesel(sql_type = Timestamptz)]
     stored_at: DateTime<Utc>,
+    #[diesel(sql_type = Integer)]
+    begun: i32,
     #[diesel(sql_type = Array<Text>)]
     types: Vec<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    spec: Option<String>,
     #[diesel(sql_type = Nullable<BigInt>)]
     until: Option<i64>,
     #[diesel(sql_type = BigInt)]
@@ -78,6 +82,8 @@ impl From<RecordRow> for FollowerRecord {
             until: row.until.map_or(Position::MAX, Position),
             replays: row.replays.unsigned_abs(),
             run_by: row.run_by,
+            spec: row.spec.and_then(|spec| serde_json::from_str(&spec).ok()),
+            begun: row.begun.unsigned_abs(),
         }
     }
 }

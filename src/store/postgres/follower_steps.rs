@@ -10,7 +10,7 @@ use crate::store::rows::IdColumn;
 use crate::store::transaction::{Effect, EffectError, Transaction};
 use chrono::NaiveDate;
 use diesel::prelude::*;
-use diesel::sql_types::{self, Array, BigInt, Date, Text};
+use diesel::sql_types::{self, Array, BigInt, Date, Integer, Nullable, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -23,10 +23,11 @@ const STEP: &str = "\
     WITH held AS MATERIALIZED ( \
         SELECT FROM leases WHERE name = $1 AND token = $2 FOR KEY SHARE \
     ), current AS MATERIALIZED ( \
-        SELECT FROM followers WHERE name = $3 AND revision = $4 AND state = 'running' \
+        SELECT FROM followers \
+        WHERE name = $3 AND ($4 IS NULL OR (revision = $4 AND state = 'running')) \
     ) \
-    INSERT INTO follower_positions (follower, n, position) \
-    SELECT $3, $5, $6 FROM held, current \
+    INSERT INTO follower_positions (follower, n, position, begun) \
+    SELECT $3, $5, $6, $7 FROM held, current \
     WHERE $5 - 1 = (SELECT max(n) FROM follower_positions WHERE follower = $3) \
     ON CONFLICT DO NOTHING";
 
@@ -109,9 +110,10 @@ pub(super) async fn transact(
         .bind::<Text, _>(&step.lease.name)
         .bind::<BigInt, _>(step.lease.token)
         .bind::<Text, _>(&step.follower)
-        .bind::<BigInt, _>(step.revision)
+        .bind::<Nullable<BigInt>, _>(step.revision)
         .bind::<BigInt, _>(n)
         .bind::<BigInt, _>(step.to.0)
+        .bind::<Integer, _>(i32::try_from(step.begun).unwrap_or(i32::MAX))
         .execute(connection)
         .await
         .map_err(failed)?;

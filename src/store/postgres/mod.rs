@@ -5,6 +5,7 @@
 
 mod alone;
 mod commits;
+mod complete;
 mod dead_letters_read;
 mod dead_letters_write;
 mod follower_commands;
@@ -18,6 +19,10 @@ mod migrate;
 mod options;
 mod partitions;
 mod pool;
+pub(super) mod processed;
+mod reaction_queue;
+pub(super) mod reaction_runs;
+mod reactions;
 mod read;
 mod record;
 mod retention;
@@ -27,17 +32,19 @@ mod tls;
 mod write;
 
 pub use alone::connect_alone;
+pub use complete::complete;
 pub use migrate::migrate;
 pub use options::PostgresOptions;
 pub use record::record;
 
+use super::awaited::AwaitedTypes;
 use super::compatibility::Schema;
 use super::dead_letters::{
     DeadLetter, DeadLetterFilter, DeadLetterOrder, DeadLetterPosition, DeadLetterSummary, Replayed,
 };
 use super::{
     CommitLog, Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page,
-    RetentionStore, RowOutcome, StoreError,
+    ReactionStore, RetentionStore, RowOutcome, StoreError,
 };
 use crate::event::{Event, Rows, StoredEvent};
 use async_trait::async_trait;
@@ -53,6 +60,7 @@ const COMPARED_BYTES: usize = 1 << 20;
 pub struct PostgresStore {
     pools: Pools,
     partitions: Partitions,
+    awaited: AwaitedTypes,
 }
 
 impl PostgresStore {
@@ -66,8 +74,10 @@ impl PostgresStore {
         let store = Self {
             pools: Pools::new(options)?,
             partitions: Partitions::default(),
+            awaited: AwaitedTypes::default(),
         };
         store.check_schema().await?;
+        store.refresh_awaited().await?;
         // Before anything is written: it also sets the sequences above what is stored.
         if let Err(error) = CommitLog::generation(&store).await {
             tracing::warn!(%error, "the generation of the log could not be checked");
@@ -94,7 +104,7 @@ impl PostgresStore {
         let written = self
             .pools
             .write(async |client| {
-                match write::insert(client, &self.partitions, &rows, lane).await {
+                match write::insert(client, &self.partitions, &self.awaited, &rows, lane).await {
                     Err(error) => Err(write::explained(client, error).await),
                     result => result,
                 }

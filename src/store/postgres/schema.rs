@@ -88,6 +88,7 @@ diesel::table! {
         follower -> Text,
         holds_from -> BigInt,
         types -> Array<Text>,
+        spec -> Nullable<Jsonb>,
     }
 }
 
@@ -97,6 +98,7 @@ diesel::table! {
         n -> BigInt,
         position -> BigInt,
         stored_at -> Timestamptz,
+        begun -> Integer,
     }
 }
 
@@ -107,5 +109,30 @@ diesel::table! {
         position -> BigInt,
         event -> Jsonb,
         requested_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    reactions (id) {
+        id -> Integer,
+        name -> Text,
+        paused -> Bool,
+        declared_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    reaction_runs (reaction, position, epoch) {
+        reaction -> Integer,
+        position -> BigInt,
+        epoch -> Integer,
+        event_id -> Uuid,
+        state -> Text,
+        attempts -> Integer,
+        finished_at -> Nullable<Timestamptz>,
+        duration_us -> Nullable<BigInt>,
+        worker -> Nullable<Text>,
+        error -> Nullable<Text>,
+        history -> Nullable<Jsonb>,
     }
 }

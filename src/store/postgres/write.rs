@@ -2,6 +2,7 @@
 
 use super::partitions::{self, Partitions};
 use crate::event::{Event, id};
+use crate::store::awaited::AwaitedTypes;
 use crate::store::error::is_missing_partition;
 use crate::store::{ErrorKind, StoreError, times};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -26,9 +27,9 @@ const INSERT: &str = "\
     INSERT INTO user_interactions \
         (id, \"timestamp\", received_at, event_id, bucket, processed, source, producer, event_type, \
          user_id, session_id, original_id, event_data) \
-    SELECT drawn.block << 12 | t.place, t.occurred_at, t.received_at, t.event_id, t.bucket, true, \
-           t.source, t.producer, t.event_type, t.user_id, t.session_id, t.original_id, \
-           t.event_data::jsonb \
+    SELECT drawn.block << 12 | t.place, t.occurred_at, t.received_at, t.event_id, t.bucket, \
+           t.event_type <> ALL ($16::text[]), t.source, t.producer, t.event_type, t.user_id, \
+           t.session_id, t.original_id, t.event_data::jsonb \
     FROM drawn, unnest($2::int4[], $3::timestamptz[], $4::timestamptz[], $5::uuid[], $6::date[], \
                        $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], \
                        $12::text[], $13::text[]) \
@@ -53,7 +54,7 @@ static INSERT_IN_LANE: LazyLock<String> = LazyLock::new(|| {
     INSERT
         .replacen(
             "WITH drawn",
-            "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($16)), drawn",
+            "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($17)), drawn",
             1,
         )
         .replacen("AS block WHERE", "AS block FROM lane WHERE", 1)
@@ -76,10 +77,12 @@ struct Columns<'a> {
     event_data: Vec<&'a str>,
     buckets: Vec<NaiveDate>,
     types: Vec<&'a str>,
+    /// Those of the types that a reaction is declared for.
+    awaited: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(rows: &'a [Event]) -> Self {
+    fn of(rows: &'a [Event], awaited: &AwaitedTypes) -> Self {
         let mut sorted: Vec<(i32, &Event)> = (0..).zip(rows).collect();
         // Stable: of two rows with the same id the first one stays ahead, and wins.
         sorted.sort_by_key(|(_, event)| event.event_id);
@@ -101,11 +104,12 @@ impl<'a> Columns<'a> {
             original_id: column(&sorted, |event| event.original_id.as_deref()),
             event_data: column(&sorted, |event| event.event_data.get()),
             buckets: buckets.into_iter().collect(),
+            awaited: awaited.among(types.iter().copied()),
             types: types.into_iter().collect(),
         }
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 16] {
         [
             &self.count,
             &self.place,
@@ -122,6 +126,7 @@ impl<'a> Columns<'a> {
             &self.event_data,
             &self.buckets,
             &self.types,
+            &self.awaited,
         ]
     }
 }
@@ -135,10 +140,11 @@ fn column<'a, T>(sorted: &[(i32, &'a Event)], field: impl Fn(&'a Event) -> T) ->
 pub(super) async fn insert(
     client: &mut deadpool_postgres::Client,
     partitions: &Partitions,
+    awaited: &AwaitedTypes,
     rows: &[Event],
     lane: Option<i64>,
 ) -> Result<Option<HashSet<Uuid>>, StoreError> {
-    let columns = Columns::of(rows);
+    let columns = Columns::of(rows, awaited);
     if let Err(error) = partitions.ensure_ahead(client, Utc::now()).await {
         // The batch may not need them; if it does, the write fails below.
         tracing::warn!(%error, "could not make the partitions of the coming days");

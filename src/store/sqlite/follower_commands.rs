@@ -68,7 +68,7 @@ pub(super) fn change(
         }
         FollowerCommand::Skip(to) => {
             diesel::update(target).set(revised).execute(connection)?;
-            store_position(connection, name, record.n.saturating_add(1), to)?;
+            store_position(connection, name, record.n.saturating_add(1), to, 0)?;
         }
         FollowerCommand::Remove => {
             // What waited to be applied again was not.

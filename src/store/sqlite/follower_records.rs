@@ -52,16 +52,21 @@ pub(super) fn record(
     let Some(row) = row else {
         return Ok(None);
     };
-    let (n, position, moved_at): (i64, i64, TimeColumn) = positions::table
+    let (n, position, moved_at, begun): (i64, i64, TimeColumn, i32) = positions::table
         .filter(positions::follower.eq(name))
         .order(positions::n.desc())
-        .select((positions::n, positions::position, positions::stored_at))
+        .select((
+            positions::n,
+            positions::position,
+            positions::stored_at,
+            positions::begun,
+        ))
         .first(connection)?;
-    let types: String = declarations::table
+    let (types, spec): (String, Option<String>) = declarations::table
         .filter(declarations::follower.eq(name))
         .filter(declarations::holds_from.le(position))
         .order(declarations::holds_from.desc())
-        .select(declarations::types)
+        .select((declarations::types, declarations::spec))
         .first(connection)?;
     let until: Option<i64> = declarations::table
         .filter(declarations::follower.eq(name))
@@ -91,6 +96,8 @@ pub(super) fn record(
         until: until.map_or(Position::MAX, Position),
         replays: waiting.unsigned_abs(),
         run_by,
+        spec: spec.and_then(|spec| serde_json::from_str(&spec).ok()),
+        begun: begun.unsigned_abs(),
     }))
 }
 
@@ -98,12 +105,12 @@ pub(super) fn day(text: Option<String>) -> Option<NaiveDate> {
     text.and_then(|text| text.parse().ok())
 }
 
-fn read_types(text: &str) -> QueryResult<Vec<String>> {
+pub(super) fn read_types(text: &str) -> QueryResult<Vec<String>> {
     serde_json::from_str(text)
         .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))
 }
 
-fn types_text(types: &TypePatterns) -> String {
+pub(super) fn types_text(types: &TypePatterns) -> String {
     serde_json::Value::from(types.to_vec()).to_string()
 }
 
@@ -156,7 +163,7 @@ pub(super) fn declare(
         diesel::insert_into(declarations::table)
             .values(declared(from))
             .execute(connection)?;
-        store_position(connection, name, 0, Position(from))?;
+        store_position(connection, name, 0, Position(from), 0)?;
         return Ok(true);
     };
     let wanted = (
@@ -209,6 +216,7 @@ pub(super) fn store_position(
     follower: &str,
     n: i64,
     to: Position,
+    begun: u32,
 ) -> QueryResult<()> {
     let now = leases::now(connection)?;
     diesel::insert_into(positions::table)
@@ -217,6 +225,7 @@ pub(super) fn store_position(
             positions::n.eq(n),
             positions::position.eq(to.0),
             positions::stored_at.eq(now),
+            positions::begun.eq(i32::try_from(begun).unwrap_or(i32::MAX)),
         ))
         .execute(connection)?;
     if n % KEPT == 0 {

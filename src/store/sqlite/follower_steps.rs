@@ -43,10 +43,12 @@ pub(super) fn transact(
     runtime: &Handle,
 ) -> Result<Fenced<()>, StepFailure> {
     let follower = step.follower.as_str();
-    let current = followers::table
-        .find(follower)
-        .filter(followers::revision.eq(step.revision))
-        .filter(followers::state.eq(FollowerState::Running.as_str()));
+    let mut current = followers::table.find(follower).into_boxed();
+    if let Some(revision) = step.revision {
+        current = current
+            .filter(followers::revision.eq(revision))
+            .filter(followers::state.eq(FollowerState::Running.as_str()));
+    }
     let n: Option<i64> = positions::table
         .filter(positions::follower.eq(follower))
         .select(max(positions::n))
@@ -57,7 +59,8 @@ pub(super) fn transact(
     {
         return Ok(Fenced::Lost);
     }
-    store_position(connection, follower, step.n.saturating_add(1), step.to)?;
+    let n = step.n.saturating_add(1);
+    store_position(connection, follower, n, step.to, step.begun)?;
     // The thread belongs to the writer: it may block.
     // A panic that went on from here would leave the writer's transaction in an unknown state, and with it
     // the commands of others.

@@ -5,6 +5,7 @@
 
 mod command;
 mod commits;
+mod complete;
 mod connection;
 mod dead_letters_read;
 mod dead_letters_write;
@@ -14,6 +15,10 @@ mod follower_steps;
 mod followers;
 mod leases;
 mod migrate;
+pub(super) mod processed;
+mod reaction_queue;
+pub(super) mod reaction_runs;
+mod reactions;
 mod read;
 mod readers;
 mod record;
@@ -22,6 +27,7 @@ mod schema;
 mod write;
 mod writer;
 
+pub use complete::complete;
 pub use migrate::migrate;
 pub use record::record;
 

@@ -92,6 +92,7 @@ diesel::table! {
         follower -> Text,
         holds_from -> BigInt,
         types -> Text,
+        spec -> Nullable<Text>,
     }
 }
 
@@ -101,6 +102,7 @@ diesel::table! {
         n -> BigInt,
         position -> BigInt,
         stored_at -> BigInt,
+        begun -> Integer,
     }
 }
 
@@ -114,5 +116,54 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(followers, follower_positions);
+diesel::allow_tables_to_appear_in_same_query!(followers, follower_declarations, follower_positions);
 diesel::allow_tables_to_appear_in_same_query!(dead_letters, follower_replays, user_interactions);
+
+diesel::table! {
+    reactions (id) {
+        id -> Integer,
+        name -> Text,
+        paused -> Bool,
+        declared_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    reaction_runs (reaction, position) {
+        reaction -> Integer,
+        position -> BigInt,
+        event_id -> Binary,
+        state -> Text,
+        attempts -> Integer,
+        finished_at -> Nullable<BigInt>,
+        duration_us -> Nullable<BigInt>,
+        worker -> Nullable<Text>,
+        error -> Nullable<Text>,
+        history -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    reaction_queue (reaction, position) {
+        reaction -> Integer,
+        position -> BigInt,
+        event -> Text,
+        order_key -> Nullable<Text>,
+        unique_key -> Nullable<Text>,
+        due -> BigInt,
+        attempts -> Integer,
+        attempts_before -> Integer,
+        alone -> Bool,
+        token -> Nullable<BigInt>,
+        worker -> Nullable<Text>,
+        claimed_at -> Nullable<BigInt>,
+        history -> Text,
+    }
+}
+
+diesel::table! {
+    reaction_counts (reaction) {
+        reaction -> Integer,
+        succeeded -> BigInt,
+    }
+}

@@ -1,14 +1,18 @@
 //! The insert: fixed numbers of rows per prepared statement, inside the writer's transaction.
 
 use super::connection::SqliteFailure;
+use super::follower_records::read_types;
 use super::read;
+use super::schema::{follower_declarations as declarations, followers};
 use crate::event::Event;
+use crate::store::awaited::AwaitedTypes;
 use crate::store::content::conflicts;
+use crate::store::followers::FollowerKind;
 use crate::store::{ErrorKind, RowOutcome, StoreError};
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
-use diesel::{QueryResult, RunQueryDsl, SqliteConnection};
+use diesel::{ExpressionMethods, JoinOnDsl, QueryDsl, QueryResult, RunQueryDsl, SqliteConnection};
 use std::collections::HashSet;
 
 /// Rows per statement. Measured: fewer cost more calls, more gain nothing.
@@ -19,18 +23,26 @@ const ROWS: usize = 16;
 struct Insert<'a, const N: usize> {
     rows: &'a [Event],
     times: [(i64, i64); N],
+    processed: [bool; N],
 }
 
 impl<'a, const N: usize> Insert<'a, N> {
-    fn of(rows: &'a [Event]) -> Self {
-        let mut times = [(0, 0); N];
+    fn of(rows: &'a [Event], awaited: &AwaitedTypes) -> Self {
+        let (mut times, mut processed) = ([(0, 0); N], [true; N]);
+        for (processed, event) in processed.iter_mut().zip(rows) {
+            *processed = !awaited.has(&event.event_type);
+        }
         for (time, event) in times.iter_mut().zip(rows) {
             *time = (
                 event.occurred_at().timestamp_micros(),
                 event.received_at.timestamp_micros(),
             );
         }
-        Self { rows, times }
+        Self {
+            rows,
+            times,
+            processed,
+        }
     }
 }
 
@@ -45,8 +57,9 @@ impl<const N: usize> QueryFragment<Sqlite> for Insert<'_, N> {
             "INSERT INTO user_interactions (event_id, \"timestamp\", received_at, processed, \
              source, producer, event_type, user_id, session_id, original_id, event_data) VALUES ",
         );
-        for (place, (event, (occurred_at, received_at))) in
-            self.rows.iter().zip(&self.times).enumerate()
+        let columns = self.times.iter().zip(&self.processed);
+        for (place, (event, ((occurred_at, received_at), processed))) in
+            self.rows.iter().zip(columns).enumerate()
         {
             out.push_sql(if place == 0 { "(" } else { ", (" });
             out.push_bind_param::<Binary, _>(event.event_id.as_bytes().as_slice())?;
@@ -55,7 +68,7 @@ impl<const N: usize> QueryFragment<Sqlite> for Insert<'_, N> {
             out.push_sql(", ");
             out.push_bind_param::<BigInt, _>(received_at)?;
             out.push_sql(", ");
-            out.push_bind_param::<Bool, _>(&true)?;
+            out.push_bind_param::<Bool, _>(processed)?;
             out.push_sql(", ");
             out.push_bind_param::<Text, _>(event.source.as_str())?;
             out.push_sql(", ");
@@ -89,13 +102,14 @@ pub(super) fn insert(
         return Err(StoreError::new(ErrorKind::Poison, message).into());
     }
     let last_before = read::last_id(connection)?;
+    let awaited = awaited(connection)?;
     let mut inserted = 0;
     let (chunks, rest) = rows.as_chunks::<ROWS>();
     for chunk in chunks {
-        inserted += Insert::<ROWS>::of(chunk).execute(connection)?;
+        inserted += Insert::<ROWS>::of(chunk, &awaited).execute(connection)?;
     }
     for row in rest {
-        inserted += Insert::<1>::of(std::slice::from_ref(row)).execute(connection)?;
+        inserted += Insert::<1>::of(std::slice::from_ref(row), &awaited).execute(connection)?;
     }
     if inserted == rows.len() {
         return Ok(vec![RowOutcome::Stored; inserted]);
@@ -116,6 +130,23 @@ pub(super) fn insert(
             Ok(RowOutcome::Duplicate { conflicting })
         })
         .collect()
+}
+
+/// The types that reactions are declared for.
+fn awaited(connection: &mut SqliteConnection) -> QueryResult<AwaitedTypes> {
+    let declared: Vec<String> = followers::table
+        .inner_join(declarations::table.on(declarations::follower.eq(followers::name)))
+        .filter(followers::kind.eq(FollowerKind::Reaction.as_str()))
+        .select(declarations::types)
+        .distinct()
+        .load(connection)?;
+    let mut types = Vec::new();
+    for declared in declared {
+        types.extend(read_types(&declared)?);
+    }
+    let awaited = AwaitedTypes::default();
+    awaited.set(types);
+    Ok(awaited)
 }
 
 /// Whether a text of the event contains U+0000, which PostgreSQL cannot keep: both stores refuse

@@ -7,7 +7,6 @@ use eclusa::event::StoredEvent;
 use eclusa::reactions::email::Email;
 use eclusa::reactions::{Handler, HandlerError, Run};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use uuid::Uuid;
 
 /// Settings for a server on this port, changed by `set`; null removes a key.
@@ -53,11 +52,7 @@ fn run_of(data: Value) -> Run {
         "processed": false,
     });
     let event: StoredEvent = serde_json::from_str(&event.to_string()).unwrap();
-    Run {
-        reaction: "welcome-mail".into(),
-        attempt: 1,
-        event: Arc::new(event),
-    }
+    Run::new("welcome-mail", 1, event)
 }
 
 fn ada() -> Value {

@@ -1,6 +1,8 @@
-//! Handlers of reactions, each against a real server.
+//! Reactions: each run gets its outcome; and their handlers, each against a real server.
 
+mod amqp;
 mod email;
+mod running;
 mod smtp_server;
 mod webhook;
 mod webhook_addresses;

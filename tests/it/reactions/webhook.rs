@@ -96,7 +96,7 @@ pub(super) fn settings(port: u16, path: &str) -> WebhookSettings {
         secret: Some(secrets.join(" ")),
         secret_file: None,
         allow_private: true,
-        timeout: SOON,
+        timeout: Some(SOON),
     }
 }
 
@@ -111,11 +111,7 @@ pub(super) fn run() -> Run {
             "timestamp":"2026-01-02T03:04:05Z","receivedAt":"2026-01-02T03:04:06Z",
             "source":"http","processed":false}}"#
     );
-    Run {
-        reaction: "welcome-mail".into(),
-        attempt: 1,
-        event: Arc::new(serde_json::from_str(&event).unwrap()),
-    }
+    Run::new("welcome-mail", 1, serde_json::from_str(&event).unwrap())
 }
 
 /// The text of a failure that is tried again.
@@ -289,7 +285,7 @@ async fn a_body_that_stops_ends_with_the_timeout() {
         let timeout = Duration::from_millis(500);
         let settings = settings(receiver.port, path);
         Webhook::new(&WebhookSettings {
-            timeout,
+            timeout: Some(timeout),
             ..settings
         })
         .unwrap()
@@ -307,7 +303,7 @@ async fn an_answer_that_never_comes_is_a_failure() {
     let port = silent.local_addr().unwrap().port();
     let timeout = Duration::from_millis(200);
     let webhook = Webhook::new(&WebhookSettings {
-        timeout,
+        timeout: Some(timeout),
         ..settings(port, "/")
     });
     let text = failure(&webhook.unwrap()).await;

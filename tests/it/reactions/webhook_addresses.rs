@@ -40,7 +40,7 @@ fn turning(port: u16, allow_private: bool, answers: &[&[&str]]) -> (Webhook, Arc
     let settings = WebhookSettings {
         url: format!("http://hooks.example:{port}/"),
         allow_private,
-        timeout: Duration::from_secs(2),
+        timeout: Some(Duration::from_secs(2)),
         ..settings(port, "/")
     };
     let shared: Arc<dyn Lookup> = lookup.clone();

@@ -44,9 +44,10 @@ fn step(lease: &Lease, record: &FollowerRecord, to: i64) -> Step {
     Step {
         lease: lease.clone(),
         follower: NAME.to_owned(),
-        revision: record.revision,
+        revision: Some(record.revision),
         n: record.n,
         to: Position(to),
+        begun: 0,
         also: Also::Nothing,
     }
 }
@@ -224,6 +225,7 @@ pub async fn commands_do_what_they_say_or_say_why_not(store: &dyn Store) {
     let asked = record(store).await;
     assert!(asked.rebuild);
     let begun = Step {
+        begun: 0,
         also: Also::Rebuild,
         ..step(&lease, &asked, 0)
     };
@@ -282,6 +284,7 @@ pub async fn a_dead_letter_of_a_follower_goes_to_it_again_once(store: &dyn Store
     };
     let current = record(store).await;
     let dead = Step {
+        begun: 0,
         also: Also::DeadLetter(Box::new(letter(now()))),
         ..step(&lease, &current, 78)
     };
@@ -320,6 +323,7 @@ pub async fn a_dead_letter_of_a_follower_goes_to_it_again_once(store: &dyn Store
     let current = record(store).await;
     assert_eq!(current.replays, 1);
     let again = Step {
+        begun: 0,
         also: Also::ReplayFailed(Box::new(letter(now()))),
         ..step(&lease, &current, 78)
     };
@@ -336,6 +340,7 @@ pub async fn a_dead_letter_of_a_follower_goes_to_it_again_once(store: &dyn Store
     };
     assert_eq!(store.request_replays(&[sent]).await.unwrap(), [found.id]);
     let done = Step {
+        begun: 0,
         also: Also::Replayed(found.id),
         ..step(&lease, &record(store).await, 78)
     };
@@ -364,6 +369,7 @@ pub async fn a_rebuild_keeps_the_letters_of_events_that_are_gone(store: &dyn Sto
         let mut letter = DeadLetter::new(id, failure, NAME, b"{}".to_vec());
         letter.event_id = Some(failed.event_id);
         let dead = Step {
+            begun: 0,
             also: Also::DeadLetter(Box::new(letter)),
             ..step(&lease, &record(store).await, 5)
         };
@@ -375,6 +381,7 @@ pub async fn a_rebuild_keeps_the_letters_of_events_that_are_gone(store: &dyn Sto
     };
     store.command(NAME, rebuild).await.unwrap();
     let begun = Step {
+        begun: 0,
         also: Also::Rebuild,
         ..step(&lease, &record(store).await, 0)
     };
@@ -450,6 +457,7 @@ pub async fn what_a_follower_has_not_read_stays(store: &dyn Store) {
     assert_eq!(store.command(NAME, rebuild).await.unwrap(), Commanded::Done);
     assert_eq!(trim(10, false).await, 0, "to be read again");
     let begun = Step {
+        begun: 0,
         also: Also::Rebuild,
         ..step(&lease, &record(store).await, 0)
     };

@@ -1,0 +1,484 @@
+//! A lane at work: what is read, started, decided and stored, one thing after the other.
+
+use super::attempts::{Attempted, Attempts, Pass, Started};
+use super::decision::Decision;
+use super::fetch::{Candidate, Fetched, Source};
+use super::outcomes::{FirstOutcome, Outcomes, StoredStep};
+use super::queue::{Queue, QueueNews, Taken, some};
+use super::rate::Rate;
+use super::reaction::Plan;
+use super::window::Window;
+use crate::followers::driver::{DriveError, Interruption, LogView};
+use crate::followers::lag::FollowerMetrics;
+use crate::maintenance::leader::Leadership;
+use crate::metrics::Metrics;
+use crate::store::commit_log::Position;
+use crate::store::followers::{FollowerRecord, FollowerState};
+use crate::store::reactions::{Due, Ending, QueuedRun};
+use crate::store::transaction::EffectError;
+use crate::store::{ErrorKind, Store, StoreError};
+use crate::supervision::{Backoff, failpoint};
+use chrono::Utc;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most slots of a window, stored ones behind a slow one included.
+const WINDOW: usize = 10_000;
+/// How often progress over events that do not concern the lane is taken in.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// A lane at work.
+pub(super) struct Lane {
+    pub(super) plan: Arc<Plan>,
+    pub(super) record: FollowerRecord,
+    pub(super) log: LogView,
+    pub(super) leadership: Leadership,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) source: Arc<Source>,
+    pub(super) window: Window,
+    pub(super) attempts: Attempts,
+    pub(super) outcomes: Outcomes,
+    pub(super) queue: Queue,
+    pub(super) rate: Rate,
+    /// How many of the first events up to a position may have been started by a process that ended by that.
+    pub(super) isolate: (u32, Position),
+    pub(super) fetching: Option<BoxFuture<'static, Result<Fetched, StoreError>>>,
+    pub(super) fetches: u64,
+    /// Not to be read before.
+    pub(super) fetch_at: Instant,
+    /// What does not concern the lane is not to be passed over before.
+    pub(super) quiet_at: Instant,
+    pub(super) checking: Option<BoxFuture<'static, Result<Option<FollowerRecord>, StoreError>>>,
+    /// Keys whose runs this lane has handed to the queue: during which read, or not stored yet.
+    pub(super) queued: HashMap<String, u64>,
+    /// First attempts that are started and not stored.
+    pub(super) started: HashSet<Position>,
+    /// Attempts of claimed runs.
+    pub(super) claims: usize,
+    /// Nothing is begun any more.
+    pub(super) leaving: bool,
+    pub(super) backoff: Backoff,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Lane {
+    /// Works until the record has changed or the process drains, and everything that was begun has its outcome.
+    pub(super) async fn run(
+        mut self,
+        mut interruption: Interruption,
+        metrics: &FollowerMetrics,
+    ) -> Result<(), DriveError> {
+        let begun = self.plan.reaction.concurrency;
+        match self.outcomes.begin(begun).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(not_stored(error)),
+        }
+        loop {
+            if !self.leaving {
+                self.fetch();
+                self.start();
+                self.queue.look(self.rate.permits(self.free()));
+            }
+            self.queue.finish();
+            let (window, outcomes) = (&self.window, &mut self.outcomes);
+            let low = window.low();
+            outcomes.store(begun, low, |stored| {
+                window.low_behind(&stored.iter().map(FirstOutcome::position).collect())
+            });
+            if self.leaving && self.is_idle() {
+                return self.outcomes.end(low).await.map_err(not_stored);
+            }
+            let due = self.due_at(low);
+            tokio::select! {
+                fetched = some(&mut self.fetching) => {
+                    self.fetching = None;
+                    self.fetched(fetched);
+                }
+                attempted = self.attempts.ended() => self.attempted(attempted),
+                step = self.outcomes.stored() => {
+                    self.stored(step);
+                    metrics.moved_to(self.window.low());
+                }
+                news = self.queue.news() => self.queue_news(news),
+                record = some(&mut self.checking) => {
+                    self.checking = None;
+                    self.checked(record);
+                }
+                () = self.log.news(), if !self.leaving => {}
+                () = interruption.comes(), if !self.leaving && self.checking.is_none() => {
+                    if interruption.is_drain() {
+                        self.leave();
+                    } else {
+                        let (store, name) = (Arc::clone(&self.store), self.record.name.clone());
+                        self.checking = Some(async move { store.follower(&name).await }.boxed());
+                    }
+                }
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
+    }
+
+    /// When something is to be done although nothing has happened.
+    fn due_at(&self, low: Position) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3_600);
+        let stores = [self.outcomes.due_at(low), self.queue.finish_at()];
+        let outcome = stores.into_iter().flatten().min();
+        if self.leaving {
+            return outcome.unwrap_or(far);
+        }
+        let now = Instant::now();
+        let is_free = self.free() > 0 && !self.queue.is_claiming();
+        let claim = is_free.then(|| self.queue.due_at().max(self.rate.next()));
+        let later = [self.rate.next(), self.fetch_at, self.quiet_at];
+        outcome
+            .into_iter()
+            .chain(claim)
+            .chain(later.into_iter().filter(|at| *at > now))
+            .fold(far, Instant::min)
+    }
+
+    /// How many attempts may be started.
+    fn free(&self) -> usize {
+        let used = self.started.len() + self.claims + self.queue.unstored();
+        (self.plan.reaction.concurrency as usize).saturating_sub(used)
+    }
+
+    fn has_room(&self) -> bool {
+        let ahead = (self.plan.reaction.concurrency as usize * 4).max(100);
+        self.window.len() < WINDOW && self.window.waiting() < ahead / 2
+    }
+
+    fn is_idle(&self) -> bool {
+        self.attempts.len() == 0
+            && self.outcomes.unstored() == 0
+            && self.queue.unstored() == 0
+            && !self.queue.is_claiming()
+    }
+
+    fn leave(&mut self) {
+        self.leaving = true;
+        self.fetching = None;
+        self.checking = None;
+        self.queue.leave();
+    }
+
+    fn trouble(&mut self, what: &str, error: &StoreError) -> Duration {
+        let pause = self.backoff.next_pause();
+        tracing::warn!(
+            follower = self.record.name,
+            kind = error.kind().as_str(),
+            %error,
+            again_in_ms = pause.as_millis() as u64,
+            "reaction waits: {what}"
+        );
+        pause
+    }
+
+    /// Begins to read, if there is something to read and room for it.
+    fn fetch(&mut self) {
+        let now = Instant::now();
+        if self.fetching.is_some() || !self.has_room() || self.fetch_at > now {
+            return;
+        }
+        let after = self.window.read_to();
+        if after >= self.record.until {
+            // What it reacts to changes here.
+            if self.window.len() == 0 {
+                self.leave();
+            }
+            return;
+        }
+        let (end, quiet) = self.log.end(&self.record.types, after);
+        let is_other = self
+            .record
+            .spec
+            .as_ref()
+            .is_some_and(|spec| self.source.lane >= spec.lanes);
+        if after >= end {
+            return;
+        }
+        let quiet_to = (quiet || is_other).then_some(end);
+        if quiet_to.is_some() {
+            // Now and then, and not with each commit.
+            if self.quiet_at > now {
+                return;
+            }
+            self.quiet_at = now + QUIET;
+        }
+        self.fetches += 1;
+        let ahead = (self.plan.reaction.concurrency as usize * 4).max(100);
+        let limit = ahead - self.window.waiting().min(ahead / 2);
+        let fetching = Arc::clone(&self.source).fetch(self.fetches, after, limit, quiet_to);
+        self.fetching = Some(fetching.boxed());
+    }
+
+    fn fetched(&mut self, fetched: Result<Fetched, StoreError>) {
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                let pause = self.trouble("the log cannot be read", &error);
+                self.fetch_at = Instant::now() + pause;
+                return;
+            }
+        };
+        self.backoff.reset();
+        if fetched.changed {
+            return self.leave();
+        }
+        // Keys that were stored before the read began are among those that it has found, if they are queued still.
+        self.queued.retain(|_, read| *read >= fetched.number);
+        let Fetched {
+            candidates,
+            decided,
+            queued,
+            read_to,
+            ..
+        } = fetched;
+        let known = |candidate: &Candidate| decided.contains(&candidate.logged.position);
+        for candidate in candidates.into_iter().filter(|candidate| !known(candidate)) {
+            self.admit(candidate, &queued);
+        }
+        self.window.read(read_to);
+    }
+
+    /// Decides whether an event is started, queued, or has its outcome.
+    fn admit(&mut self, candidate: Candidate, queued: &HashSet<String>) {
+        let Candidate { logged, key, error } = candidate;
+        let (position, event) = (logged.position, Arc::new(logged.event));
+        let unstarted = |ending, error| FirstOutcome::unstarted(position, &event, ending, error);
+        if let Some(error) = error {
+            return self.decide(key, unstarted(Ending::Failed, error.to_string()));
+        }
+        let is_queued = key
+            .as_ref()
+            .is_some_and(|key| queued.contains(key) || self.queued.contains_key(key));
+        if let Some(like) = key.as_ref().filter(|_| self.plan.is_unique)
+            && (is_queued || self.window.is_open(like))
+        {
+            let reason = format!("a run with the same unique key {like:?} is open");
+            return self.decide(key, unstarted(Ending::Cancelled, reason));
+        }
+        let due = match (&self.plan.at, self.plan.reaction.delay) {
+            (Some(at), _) => match at.time(&event) {
+                Ok(due) => due,
+                Err(error) => {
+                    return self.decide(key, unstarted(Ending::Failed, error.to_string()));
+                }
+            },
+            (None, Some(delay)) => chrono::Duration::from_std(delay)
+                .ok()
+                .and_then(|delay| event.received_at.checked_add_signed(delay)),
+            (None, None) => None,
+        };
+        let queue = |due, alone| {
+            FirstOutcome::Queued(QueuedRun {
+                position,
+                event: Arc::clone(&event),
+                order_key: key.clone().filter(|_| self.plan.is_ordered),
+                unique_key: key.clone().filter(|_| self.plan.is_unique),
+                due,
+                attempts: 0,
+                alone,
+                history: Vec::new(),
+            })
+        };
+        if let Some(due) = due.filter(|due| *due > Utc::now()) {
+            let scheduled = queue(Due::At(due), false);
+            return self.decide(key, scheduled);
+        }
+        if self.plan.is_ordered && is_queued {
+            let behind = queue(Due::After(Duration::ZERO), false);
+            return self.decide(key, behind);
+        }
+        let is_first =
+            !self.plan.is_ordered || key.as_ref().is_none_or(|key| !self.window.is_open(key));
+        let (begun, up_to) = self.isolate;
+        if begun > 0 && position <= up_to && is_first {
+            self.isolate.0 = begun - 1;
+            let alone = queue(Due::After(Duration::ZERO), true);
+            return self.decide(key, alone);
+        }
+        self.window.wait(position, key, event);
+    }
+
+    /// An event has its outcome without having been started.
+    fn decide(&mut self, key: Option<String>, outcome: FirstOutcome) {
+        if let (FirstOutcome::Queued(_), Some(key)) = (&outcome, &key) {
+            self.queued.insert(key.clone(), u64::MAX);
+        }
+        self.window.decide(outcome.position(), key);
+        self.outcomes.push(outcome);
+    }
+
+    /// Starts what may be started.
+    fn start(&mut self) {
+        while self.rate.permits(self.free()) > 0 && self.leadership.is_current() {
+            let Some((position, event)) = self.window.start() else {
+                return;
+            };
+            self.rate.charge();
+            self.started.insert(position);
+            let of = Started {
+                position,
+                event,
+                attempt: 1,
+                counted: 1,
+                token: None,
+                until: None,
+            };
+            self.attempts.start(of, Pass::Together);
+        }
+    }
+
+    fn attempted(&mut self, mut attempted: Attempted) {
+        let name = [&*self.plan.reaction.name];
+        if attempted.result.is_some() {
+            let seconds = self
+                .metrics
+                .reaction_attempt_seconds
+                .with_label_values(&name);
+            seconds.observe(attempted.took.as_secs_f64());
+        }
+        let decision = match attempted.of.token {
+            Some(token) => {
+                self.claims = self.claims.saturating_sub(1);
+                self.queue.attempted(attempted, token)
+            }
+            None => {
+                let position = attempted.of.position;
+                let Some(result) = attempted.result.take() else {
+                    self.started.remove(&position);
+                    self.window.not_started(position, attempted.of.event);
+                    return;
+                };
+                let key = self.window.key(position);
+                let decision =
+                    self.outcomes
+                        .attempted(&attempted, result, key.as_ref(), &self.plan.reaction);
+                if let (Decision::Again { .. }, Some(key)) = (&decision, key) {
+                    self.queued.insert(key, u64::MAX);
+                }
+                decision
+            }
+        };
+        let labels = [&*self.plan.reaction.name, decision.as_str()];
+        self.metrics
+            .reaction_attempts
+            .with_label_values(&labels)
+            .inc();
+    }
+
+    fn stored(&mut self, step: StoredStep) {
+        if step.stored.is_none() {
+            let pause = match &step.error {
+                Some(EffectError::Store(error)) => self.trouble("outcomes cannot be stored", error),
+                _ => self.backoff.next_pause(),
+            };
+            return self.outcomes.hold(pause);
+        }
+        self.backoff.reset();
+        failpoint::hit("reaction.stored");
+        for outcome in step.outcomes {
+            let (position, is_queued) = (
+                outcome.position(),
+                matches!(outcome, FirstOutcome::Queued(_)),
+            );
+            self.started.remove(&position);
+            let key = self.window.key(position);
+            if let FirstOutcome::Queued(QueuedRun {
+                due: Due::After(after),
+                ..
+            }) = &outcome
+            {
+                self.queue.expect(*after);
+            }
+            if let (true, Some(key)) = (is_queued, &key) {
+                // A read that has begun by now may not have seen it.
+                self.queued.insert(key.clone(), self.fetches);
+            }
+            for (position, event) in self
+                .window
+                .stored(position, is_queued && self.plan.is_ordered)
+            {
+                let unique_key = key.clone().filter(|_| self.plan.is_unique);
+                self.outcomes.push(FirstOutcome::Queued(QueuedRun {
+                    position,
+                    event,
+                    order_key: key.clone(),
+                    unique_key,
+                    due: Due::After(Duration::ZERO),
+                    attempts: 0,
+                    alone: false,
+                    history: Vec::new(),
+                }));
+            }
+        }
+    }
+
+    fn queue_news(&mut self, news: QueueNews) {
+        match news {
+            QueueNews::Taken(Ok(taken)) => self.taken(taken),
+            QueueNews::Taken(Err(error)) | QueueNews::Finished(Err(error)) => {
+                let pause = self.trouble("the queue cannot be used", &error);
+                self.queue.rest(pause);
+            }
+            QueueNews::Finished(Ok(())) => {
+                self.backoff.reset();
+                if self.plan.is_ordered {
+                    // The next ones of the keys are due.
+                    self.queue.expect(Duration::ZERO);
+                }
+            }
+            QueueNews::Entered => {}
+        }
+    }
+
+    fn taken(&mut self, taken: Taken) {
+        let Taken {
+            claimed,
+            until,
+            mut alone,
+        } = taken;
+        let name = [&*self.plan.reaction.name];
+        let oldest = self
+            .metrics
+            .reaction_oldest_due_seconds
+            .with_label_values(&name);
+        oldest.set(claimed.overdue.as_secs_f64());
+        for run in claimed.runs {
+            if let Some(started) = self.queue.admit(run, until) {
+                let pass = alone.take().map_or(Pass::Together, Pass::Alone);
+                self.claims += 1;
+                self.rate.charge();
+                self.attempts.start(started, pass);
+            }
+        }
+    }
+
+    fn checked(&mut self, record: Result<Option<FollowerRecord>, StoreError>) {
+        match record {
+            Ok(Some(record))
+                if record.revision == self.record.revision
+                    && record.state == FollowerState::Running => {}
+            Ok(_) => self.leave(),
+            Err(error) => {
+                tracing::debug!(follower = self.record.name, %error, "its record cannot be read");
+            }
+        }
+    }
+}
+
+fn not_stored(error: EffectError) -> DriveError {
+    let error = match error {
+        EffectError::Store(error) => error,
+        EffectError::Refused(message) => StoreError::new(ErrorKind::Transient, message),
+    };
+    DriveError {
+        what: "its position cannot be stored",
+        error,
+    }
+}
