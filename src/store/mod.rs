@@ -17,6 +17,7 @@ pub mod reactions;
 pub mod record;
 pub mod retention;
 mod rows;
+pub mod runs;
 pub mod shard_layout;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -35,6 +36,7 @@ pub use followers::FollowerStore;
 pub use leases::LeaseStore;
 pub use reactions::ReactionStore;
 pub use retention::RetentionStore;
+pub use runs::RunStore;
 pub use shard_layout::ShardLayoutStore;
 
 /// What became of one row of a batch.
@@ -162,6 +164,7 @@ pub trait Store:
     + CommitLog
     + FollowerStore
     + ReactionStore
+    + RunStore
     + DeadLetterStore
     + LeaseStore
     + RetentionStore
@@ -173,7 +176,8 @@ impl<T> Store for T where
         + CommitLog
         + FollowerStore
         + ReactionStore
-            + DeadLetterStore
+        + RunStore
+        + DeadLetterStore
         + LeaseStore
         + RetentionStore
 {

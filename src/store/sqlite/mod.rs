@@ -19,6 +19,7 @@ pub(super) mod processed;
 mod reaction_queue;
 pub(super) mod reaction_runs;
 mod reactions;
+mod runs;
 mod read;
 mod readers;
 mod record;
