@@ -8,7 +8,7 @@
 
 use super::StoreError;
 use super::commit_log::{Position, TypePatterns};
-use super::followers::{FollowerRecord, LaneSpec, Start};
+use super::followers::{FollowerRecord, FollowerState, LaneSpec, Start};
 use super::transaction::{Effect, EffectError, Transaction};
 use crate::event::StoredEvent;
 use async_trait::async_trait;
@@ -58,6 +58,30 @@ pub struct ReactionRecord {
     pub declared_at: DateTime<Utc>,
     /// By number; also those of earlier declarations.
     pub lanes: Vec<FollowerRecord>,
+}
+
+impl ReactionRecord {
+    /// Why it cannot be paused, or cannot go on.
+    pub(super) fn pause_refusal(&self, paused: bool) -> Option<String> {
+        let name = &self.name;
+        let stopped = |lane: &FollowerRecord| lane.state != FollowerState::Running;
+        match paused {
+            true if self.paused => Some(format!("reaction {name} is paused, and not running")),
+            false if !self.paused && !self.lanes.iter().any(stopped) => {
+                Some(format!("reaction {name} is running"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Why it cannot be removed.
+    pub(super) fn removal_refusal(&self) -> Option<String> {
+        let name = &self.name;
+        let process = self.lanes.iter().find_map(|lane| lane.run_by.as_ref())?;
+        Some(format!(
+            "process {process} runs reaction {name}; stop every process that declares it first"
+        ))
+    }
 }
 
 /// How a run ended.
@@ -321,6 +345,17 @@ pub(crate) fn kept_error(error: &str) -> String {
         kept = kept.replace('\0', "\u{fffd}");
     }
     kept
+}
+
+/// The attempt of a claim that has run out.
+pub(super) fn lost_attempt(attempts: i32, at: DateTime<Utc>, worker: String) -> Attempt {
+    Attempt {
+        attempt: attempts.unsigned_abs(),
+        at,
+        worker,
+        error: LOST.to_owned(),
+        duration_ms: None,
+    }
 }
 
 /// The history as it is kept.

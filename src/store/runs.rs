@@ -6,7 +6,6 @@
 use super::StoreError;
 use super::commit_log::{Position, TypePatterns};
 use super::followers::{Commanded, LaneSpec};
-use super::leases::{Fenced, Lease};
 use super::reactions::Attempt;
 use crate::event::StoredEvent;
 use async_trait::async_trait;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
     /// It is due and was not started.
@@ -56,6 +55,12 @@ impl RunState {
         }
     }
 
+    /// The state that a word stands for.
+    pub(super) fn parse(word: &str) -> Self {
+        let is_it = |state: &RunState| state.as_str() == word;
+        Self::ALL.into_iter().find(is_it).unwrap_or(Self::Available)
+    }
+
     /// Whether the run goes on.
     pub fn is_open(self) -> bool {
         !matches!(
@@ -86,6 +91,29 @@ pub struct RunRecord {
     pub error: Option<String>,
     /// The attempts before the last one; of an open run all that have ended.
     pub history: Vec<Attempt>,
+}
+
+impl RunRecord {
+    /// The history of an ended run with its last attempt, if that was one and did not succeed.
+    pub(super) fn whole_history(&self) -> Vec<Attempt> {
+        let mut history = self.history.clone();
+        let before = history.last().map_or(0, |attempt| attempt.attempt);
+        let is_attempt = match self.state {
+            RunState::Failed => true,
+            RunState::Cancelled => self.attempts > before,
+            _ => false,
+        };
+        if is_attempt {
+            history.push(Attempt {
+                attempt: self.attempts,
+                at: self.finished_at.unwrap_or_default(),
+                worker: self.worker.clone().unwrap_or_default(),
+                error: self.error.clone().unwrap_or_default(),
+                duration_ms: self.took.map(|took| took.as_secs_f64() * 1_000.0),
+            });
+        }
+        history
+    }
 }
 
 /// Which runs to list.
@@ -182,7 +210,9 @@ pub trait RunStore: Send + Sync {
     /// Pauses a reaction, or has it go on.
     async fn pause_reaction(&self, name: &str, paused: bool) -> Result<Commanded, StoreError>;
 
-    /// Forgets a reaction with its queue, once no process runs its lanes. Its events count as processed without it.
+    /// Forgets a reaction with its queue, once no process runs its lanes. Its events count as processed without it; those
+    /// that it has not decided yet are marked with the others of their stretch of the log, as long as a process runs
+    /// another reaction.
     async fn remove_reaction(&self, name: &str) -> Result<Commanded, StoreError>;
 
     /// Cancels a run that was not started or waits for its next attempt.
@@ -194,23 +224,7 @@ pub trait RunStore: Send + Sync {
         reason: &str,
     ) -> Result<CancelledRun, StoreError>;
 
-    /// Puts ended runs into the queue again, as many attempts as they had before; those that are open or gone are left
-    /// alone. Returns how many were.
+    /// Puts ended runs into the queue again, for as many attempts as a new one has; those that are open or gone are
+    /// left alone. Returns how many are open now.
     async fn reopen_runs(&self, reaction: i32, runs: Vec<ReopenedRun>) -> Result<u64, StoreError>;
-
-    /// Begins a new part of the outcomes if the last one is a day old, and drops the outcomes that are older than
-    /// `keep` days, a bounded number at a time. Returns how many were deleted, and whether there may be more.
-    async fn expire_runs(
-        &self,
-        lease: &Lease,
-        keep: Option<u32>,
-    ) -> Result<Fenced<ExpiredRuns>, StoreError>;
-}
-
-/// What the retention of runs has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpiredRuns {
-    /// Roughly, where a partition was dropped.
-    pub deleted: u64,
-    pub more: bool,
 }

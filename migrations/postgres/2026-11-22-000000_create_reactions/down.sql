@@ -10,6 +10,7 @@ DROP SEQUENCE reaction_claims;
 DROP TABLE reaction_queue;
 DROP TABLE reaction_runs;
 DROP TABLE reaction_epochs;
+DROP TABLE removed_reactions;
 ALTER TABLE follower_positions DROP COLUMN begun;
 ALTER TABLE follower_declarations DROP COLUMN spec;
 DROP TABLE reactions;

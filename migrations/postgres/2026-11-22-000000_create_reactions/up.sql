@@ -13,11 +13,24 @@ ALTER TABLE follower_declarations ADD COLUMN spec jsonb;
 -- Of a lane: how many handlers may have been started for events behind the position; 0 after a clean end.
 ALTER TABLE follower_positions ADD COLUMN begun integer NOT NULL DEFAULT 0;
 
--- The partitions of `reaction_runs`: an epoch has the positions behind `from_position`, up to the next epoch's.
+-- What was removed, until its outcomes are deleted and its events are marked as processed: those of these types up to
+-- this position, and what writers that did not know of it yet have written behind.
+CREATE TABLE removed_reactions (
+    id integer PRIMARY KEY,
+    types text[] NOT NULL,
+    until bigint NOT NULL,
+    removed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The partitions of `reaction_runs`: an epoch has the positions behind `from_position`, up to the next epoch's. A
+-- row begins one under the lock of the numbering, so that no position behind it is known to a statement that does not
+-- see the row.
 CREATE TABLE reaction_epochs (
     epoch integer PRIMARY KEY,
     from_position bigint NOT NULL UNIQUE,
-    since timestamptz NOT NULL DEFAULT clock_timestamp()
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- When all lanes were seen to be behind it. Null again as soon as one is not, or is to begin before.
+    passed_at timestamptz
 );
 INSERT INTO reaction_epochs (epoch, from_position) VALUES (0, 0);
 
@@ -40,7 +53,7 @@ CREATE TABLE reaction_runs (
     history jsonb,
     PRIMARY KEY (reaction, position, epoch)
 ) PARTITION BY LIST (epoch);
-CREATE INDEX reaction_runs_not_succeeded_idx ON reaction_runs (reaction, position) WHERE state <> 'succeeded';
+CREATE INDEX reaction_runs_not_succeeded_idx ON reaction_runs (reaction, state, position) WHERE state <> 'succeeded';
 -- For the retention: runs that ended long after their position.
 CREATE INDEX reaction_runs_late_idx ON reaction_runs (finished_at) WHERE attempts <> 1 OR state <> 'succeeded';
 CREATE TABLE reaction_runs_0 PARTITION OF reaction_runs FOR VALUES IN (0);
@@ -51,6 +64,7 @@ CREATE TABLE reaction_queue (
     reaction integer NOT NULL REFERENCES reactions (id) ON DELETE CASCADE,
     position bigint NOT NULL,
     epoch integer NOT NULL,
+    event_id uuid NOT NULL,
     event jsonb NOT NULL,
     order_key text,
     unique_key text,
@@ -71,6 +85,7 @@ CREATE TABLE reaction_queue (
 CREATE INDEX reaction_queue_due_idx ON reaction_queue (reaction, due);
 CREATE INDEX reaction_queue_order_idx ON reaction_queue (reaction, order_key, position) WHERE order_key IS NOT NULL;
 CREATE INDEX reaction_queue_unique_idx ON reaction_queue (reaction, unique_key) WHERE unique_key IS NOT NULL;
+CREATE INDEX reaction_queue_event_idx ON reaction_queue (event_id);
 
 CREATE SEQUENCE reaction_claims AS bigint;
 
@@ -116,6 +131,7 @@ BEGIN
         from_here := 0;
         -- The retention locks it before it looks for followers.
         PERFORM FROM log_floor FOR SHARE;
+        UPDATE reaction_epochs SET passed_at = NULL WHERE passed_at IS NOT NULL;
     END IF;
     -- Lanes of an earlier declaration that have nothing left to do.
     DELETE FROM followers AS f WHERE f.kind = 'reaction' AND f.name LIKE replace(name, '_', '\_') || ':%'

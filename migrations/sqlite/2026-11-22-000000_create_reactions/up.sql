@@ -32,13 +32,14 @@ CREATE TABLE reaction_runs (
     history TEXT,
     PRIMARY KEY (reaction, position)
 ) WITHOUT ROWID;
-CREATE INDEX reaction_runs_not_succeeded_idx ON reaction_runs (reaction, position) WHERE state <> 'succeeded';
+CREATE INDEX reaction_runs_not_succeeded_idx ON reaction_runs (reaction, state, position) WHERE state <> 'succeeded';
 
 -- Runs that are due later: attempts after the first, and what is scheduled. `event` is a copy, so that a run outlives
 -- the retention of the log.
 CREATE TABLE reaction_queue (
     reaction INTEGER NOT NULL REFERENCES reactions (id) ON DELETE CASCADE,
     position BIGINT NOT NULL,
+    event_id BLOB NOT NULL,
     event TEXT NOT NULL,
     order_key TEXT,
     unique_key TEXT,
@@ -60,6 +61,7 @@ CREATE TABLE reaction_queue (
 CREATE INDEX reaction_queue_due_idx ON reaction_queue (reaction, due);
 CREATE INDEX reaction_queue_order_idx ON reaction_queue (reaction, order_key, position) WHERE order_key IS NOT NULL;
 CREATE INDEX reaction_queue_unique_idx ON reaction_queue (reaction, unique_key) WHERE unique_key IS NOT NULL;
+CREATE INDEX reaction_queue_event_idx ON reaction_queue (event_id);
 
 -- How many runs have succeeded.
 CREATE TABLE reaction_counts (

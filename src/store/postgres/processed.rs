@@ -16,7 +16,7 @@ use uuid::Uuid;
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7161677777369124867)";
 const LOCK_SHARED: &str = "SELECT pg_advisory_xact_lock_shared(7161677777369124867)";
 
-/// Those that have events of a type that a reaction was declared for.
+/// Those that have events of a type that a reaction is or was declared for.
 const COMMITS: &str = "\
     SELECT seq, block, buckets FROM log_commits \
     WHERE seq > $1 AND seq <= $2 \
@@ -34,8 +34,8 @@ struct CommitRow {
 
 const OPEN: &str = "\
     SELECT DISTINCT position FROM reaction_runs \
-    WHERE reaction = ANY (ARRAY(SELECT id FROM reactions)) AND position > $1 AND position <= $2 \
-      AND state <> 'succeeded' AND state <> 'cancelled'";
+    WHERE reaction = ANY (ARRAY(SELECT id FROM reactions)) AND state IN ('open', 'failed') \
+      AND position > $1 AND position <= $2";
 
 #[derive(diesel::QueryableByName)]
 struct OpenRow {
@@ -62,7 +62,8 @@ pub(in crate::store) async fn mark(
 
 async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> QueryResult<()> {
     sql_query(LOCK).execute(connection).await?;
-    let awaited = super::reactions::awaited(connection).await?;
+    let mut awaited = super::reactions::awaited(connection).await?;
+    awaited.extend(super::reactions::removed(connection).await?);
     if awaited.is_empty() {
         return Ok(());
     }
@@ -131,8 +132,7 @@ const MARK_ENDED: &str = "\
                              WHERE follower = 'reactions:processed' ORDER BY n DESC LIMIT 1) \
       AND NOT EXISTS (SELECT FROM reaction_runs AS run \
                       WHERE run.reaction = ANY (ARRAY(SELECT id FROM reactions)) \
-                        AND run.position = ended.position \
-                        AND run.state <> 'succeeded' AND run.state <> 'cancelled')";
+                        AND run.state IN ('open', 'failed') AND run.position = ended.position)";
 
 /// Marks the events of runs that have ended well in this transaction.
 pub(super) async fn mark_ended(

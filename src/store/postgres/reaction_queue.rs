@@ -2,6 +2,7 @@
 
 use super::processed;
 use super::reaction_runs::{LOCK_KEYS, json, micros};
+use super::transactions::in_transaction;
 use crate::event::StoredEvent;
 use crate::store::commit_log::Position;
 use crate::store::reactions::{
@@ -14,7 +15,7 @@ use diesel::sql_types::{
     Array, BigInt, Bool, Double, Integer, Jsonb, Nullable, Text, Uuid as UuidType,
 };
 use diesel::{QueryResult, sql_query};
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, TransactionManager};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -151,9 +152,15 @@ struct EndedRow {
     state: String,
 }
 
+/// One that has an earlier run of its key before it, because that was opened again, waits for it.
 const AGAIN: &str = "\
     UPDATE reaction_queue AS q \
-    SET due = clock_timestamp() + make_interval(secs => t.after), token = NULL, worker = NULL, \
+    SET due = CASE WHEN q.order_key IS NOT NULL \
+                        AND EXISTS (SELECT FROM reaction_queue AS first \
+                                    WHERE first.reaction = $1 AND first.order_key = q.order_key \
+                                      AND first.position < q.position) \
+                   THEN 'infinity' \
+                   ELSE clock_timestamp() + make_interval(secs => t.after) END, token = NULL, worker = NULL, \
         alone = false, attempts = q.attempts - CASE WHEN t.unspent THEN 1 ELSE 0 END, \
         history = CASE WHEN t.unspent THEN q.history \
             ELSE (CASE WHEN jsonb_array_length(q.history) < $7 THEN q.history ELSE q.history - 0 END) \
@@ -176,17 +183,11 @@ pub(super) async fn finish(
     worker: &str,
     finished: &[FinishedClaim],
 ) -> QueryResult<u64> {
-    AnsiTransactionManager::begin_transaction(connection).await?;
-    let stored = async {
+    in_transaction(connection, async |connection| {
         processed::hold_marks(connection).await?;
         finish_in(connection, reaction, worker, finished).await
-    };
-    let stored = stored.await;
-    match &stored {
-        Ok(_) => AnsiTransactionManager::commit_transaction(connection).await?,
-        Err(_) => AnsiTransactionManager::rollback_transaction(connection).await?,
-    }
-    stored
+    })
+    .await
 }
 
 /// The same in an open transaction, behind [`processed::hold_marks`].

@@ -51,9 +51,9 @@ const QUEUED: &str = "\
                             ORDER BY from_position DESC LIMIT 1) AS e \
         ON CONFLICT DO NOTHING RETURNING position, epoch \
     ) \
-    INSERT INTO reaction_queue (reaction, position, epoch, event, order_key, unique_key, due, attempts, alone, \
-                                history) \
-    SELECT $1, t.position, open.epoch, t.event::jsonb, t.order_key, t.unique_key, \
+    INSERT INTO reaction_queue (reaction, position, epoch, event_id, event, order_key, unique_key, due, attempts, \
+                                alone, history) \
+    SELECT $1, t.position, open.epoch, t.event_id, t.event::jsonb, t.order_key, t.unique_key, \
            CASE WHEN t.order_key IS NOT NULL \
                      AND (EXISTS (SELECT FROM reaction_queue AS q \
                                   WHERE q.reaction = $1 AND q.order_key = t.order_key) \

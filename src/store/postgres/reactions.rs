@@ -30,6 +30,8 @@ const AWAITED: &str = "\
     SELECT DISTINCT unnest(d.types) AS word FROM followers AS f \
     JOIN follower_declarations AS d ON d.follower = f.name WHERE f.kind = 'reaction'";
 
+const REMOVED: &str = "SELECT DISTINCT unnest(types) AS word FROM removed_reactions";
+
 #[derive(QueryableByName)]
 struct WordRow {
     #[diesel(sql_type = Text)]
@@ -41,10 +43,10 @@ const ORDER_KEYS: &str = "\
 const UNIQUE_KEYS: &str = "\
     SELECT DISTINCT unique_key AS word FROM reaction_queue WHERE reaction = $1 AND unique_key = ANY ($2)";
 
-type ReactionRow = (i32, String, bool, DateTime<Utc>);
+pub(super) type ReactionRow = (i32, String, bool, DateTime<Utc>);
 
 /// The records of these reactions, with their lanes.
-async fn with_lanes(
+pub(super) async fn with_lanes(
     connection: &mut AsyncPgConnection,
     rows: Vec<ReactionRow>,
 ) -> QueryResult<Vec<ReactionRecord>> {
@@ -75,6 +77,12 @@ async fn with_lanes(
 /// The event types that reactions were declared for.
 pub(super) async fn awaited(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     let rows: Vec<WordRow> = diesel::sql_query(AWAITED).load(connection).await?;
+    Ok(rows.into_iter().map(|row| row.word).collect())
+}
+
+/// Those that removed reactions were declared for.
+pub(super) async fn removed(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+    let rows: Vec<WordRow> = diesel::sql_query(REMOVED).load(connection).await?;
     Ok(rows.into_iter().map(|row| row.word).collect())
 }
 

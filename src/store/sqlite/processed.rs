@@ -1,12 +1,14 @@
 //! The mark `processed` of the log.
 
+use super::runs::NOT_SUCCEEDED;
 use super::schema::{
-    follower_positions as positions, reaction_runs as runs, user_interactions as events,
+    follower_positions as positions, reaction_runs as runs, reactions, user_interactions as events,
 };
 use crate::store::StoreError;
 use crate::store::reactions::MarkProcessed;
-use diesel::dsl::exists;
+use diesel::dsl::{exists, sql};
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 
 const OPEN: [&str; 2] = ["open", "failed"];
 
@@ -19,9 +21,11 @@ pub(in crate::store) fn mark(
 
 fn mark_in(connection: &mut SqliteConnection, stretch: MarkProcessed) -> QueryResult<()> {
     let open: Vec<i64> = runs::table
+        .filter(runs::reaction.eq_any(reactions::table.select(reactions::id)))
+        .filter(runs::state.eq_any(OPEN))
+        .filter(sql::<Bool>(NOT_SUCCEEDED))
         .filter(runs::position.gt(stretch.after.0))
         .filter(runs::position.le(stretch.until.0))
-        .filter(runs::state.eq_any(OPEN))
         .select(runs::position)
         .load(connection)?;
     let stretch = events::table
@@ -65,8 +69,10 @@ pub(super) fn mark_ended(connection: &mut SqliteConnection, position: i64) -> Qu
         .first(connection)
         .optional()?;
     let open = runs::table
-        .filter(runs::position.eq(position))
-        .filter(runs::state.eq_any(OPEN));
+        .filter(runs::reaction.eq_any(reactions::table.select(reactions::id)))
+        .filter(runs::state.eq_any(OPEN))
+        .filter(sql::<Bool>(NOT_SUCCEEDED))
+        .filter(runs::position.eq(position));
     if marked_to.is_some_and(|to| position <= to)
         && !diesel::select(exists(open)).get_result::<bool>(connection)?
     {

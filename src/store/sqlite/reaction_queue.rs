@@ -7,12 +7,12 @@ use super::schema::{reaction_queue as queue, reaction_runs as runs, reactions};
 use crate::event::StoredEvent;
 use crate::store::commit_log::Position;
 use crate::store::reactions::{
-    Attempt, Claim, ClaimOutcome, Claimed, ClaimedRun, Ending, FinishedClaim, LOST, kept_error,
-    kept_history,
+    Attempt, Claim, ClaimOutcome, Claimed, ClaimedRun, Ending, FinishedClaim, kept_error,
+    kept_history, lost_attempt,
 };
 use crate::store::rows::{JsonColumn, TimeColumn};
 use chrono::Utc;
-use diesel::dsl::{max, min};
+use diesel::dsl::{exists, max, min};
 use diesel::prelude::*;
 use std::time::Duration;
 
@@ -89,13 +89,8 @@ fn claim_one(
     let (position, event, attempts, attempts_before, lost, worker, claimed_at, history) = row;
     let mut history: Vec<Attempt> = history.parse()?;
     if lost.is_some() {
-        history.push(Attempt {
-            attempt: attempts.unsigned_abs(),
-            at: claimed_at.map_or_else(Utc::now, |at| at.0),
-            worker: worker.unwrap_or_default(),
-            error: LOST.to_owned(),
-            duration_ms: None,
-        });
+        let at = claimed_at.map_or_else(Utc::now, |at| at.0);
+        history.push(lost_attempt(attempts, at, worker.unwrap_or_default()));
     }
     // A token is higher than all before it in the file.
     let highest: Option<i64> = queue::table.select(max(queue::token)).first(connection)?;
@@ -178,10 +173,14 @@ pub(super) fn finish(
                         duration_ms: Some(one.took.as_secs_f64() * 1_000.0),
                     });
                 }
+                let due = match &order_key {
+                    Some(key) if is_behind(connection, reaction, key, one.position.0)? => NEVER,
+                    _ => now.saturating_add(micros(*after)),
+                };
                 let spent = attempts.saturating_sub(i32::from(*unspent));
                 diesel::update(own)
                     .set((
-                        queue::due.eq(now.saturating_add(micros(*after))),
+                        queue::due.eq(due),
                         queue::token.eq(None::<i64>),
                         queue::worker.eq(None::<String>),
                         queue::alone.eq(false),
@@ -197,6 +196,20 @@ pub(super) fn finish(
     }
     add_succeeded(connection, reaction, succeeded)?;
     Ok(stored)
+}
+
+/// Whether a run has an earlier one of its key before it, because that was opened again.
+fn is_behind(
+    connection: &mut SqliteConnection,
+    reaction: i32,
+    key: &str,
+    position: i64,
+) -> QueryResult<bool> {
+    let earlier = queue::table
+        .filter(queue::reaction.eq(reaction))
+        .filter(queue::order_key.eq(key))
+        .filter(queue::position.lt(position));
+    diesel::select(exists(earlier)).get_result(connection)
 }
 
 /// The first run of a key is due as soon as the one before it has ended.

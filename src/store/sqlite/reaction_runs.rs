@@ -4,7 +4,7 @@ use super::leases;
 use super::processed;
 use super::schema::{reaction_counts as counts, reaction_queue as queue, reaction_runs as runs};
 use crate::store::StoreError;
-use crate::store::reactions::{Due, Ending, FirstOutcomes, kept_error, kept_history};
+use crate::store::reactions::{Due, Ending, FirstOutcomes, QueuedRun, kept_error, kept_history};
 use crate::supervision::failpoint;
 use diesel::dsl::exists;
 use diesel::prelude::*;
@@ -50,7 +50,10 @@ fn store(connection: &mut SqliteConnection, outcomes: &FirstOutcomes) -> QueryRe
         }
     }
     add_succeeded(connection, outcomes.reaction, succeeded)?;
-    for run in &outcomes.queued {
+    // Of those with one order key the first is due.
+    let mut queued: Vec<&QueuedRun> = outcomes.queued.iter().collect();
+    queued.sort_by_key(|run| run.position);
+    for run in queued {
         let inserted = diesel::insert_into(runs::table)
             .values((
                 runs::reaction.eq(outcomes.reaction),
@@ -75,6 +78,7 @@ fn store(connection: &mut SqliteConnection, outcomes: &FirstOutcomes) -> QueryRe
             .values((
                 queue::reaction.eq(outcomes.reaction),
                 queue::position.eq(run.position.0),
+                queue::event_id.eq(run.event.event_id.as_bytes().as_slice()),
                 queue::event.eq(json(&*run.event)),
                 queue::order_key.eq(&run.order_key),
                 queue::unique_key.eq(&run.unique_key),
@@ -88,8 +92,8 @@ fn store(connection: &mut SqliteConnection, outcomes: &FirstOutcomes) -> QueryRe
     Ok(())
 }
 
-/// Whether an earlier run of the key is in the queue.
-fn waits(
+/// Whether another run of the key is in the queue.
+pub(super) fn waits(
     connection: &mut SqliteConnection,
     reaction: i32,
     order_key: Option<&str>,
@@ -103,13 +107,13 @@ fn waits(
     diesel::select(exists(earlier)).get_result(connection)
 }
 
-/// Counts runs that have succeeded.
+/// Counts runs that have succeeded; a number below zero for those that are open again.
 pub(super) fn add_succeeded(
     connection: &mut SqliteConnection,
     reaction: i32,
     succeeded: i64,
 ) -> QueryResult<()> {
-    if succeeded > 0 {
+    if succeeded != 0 {
         diesel::insert_into(counts::table)
             .values((
                 counts::reaction.eq(reaction),

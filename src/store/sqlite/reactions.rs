@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use diesel::dsl::max;
 use diesel::prelude::*;
 
-type ReactionRow = (i32, String, bool, TimeColumn);
+pub(super) type ReactionRow = (i32, String, bool, TimeColumn);
 
 /// The lanes of a reaction, also those of earlier declarations.
 fn lanes(connection: &mut SqliteConnection, reaction: &str) -> QueryResult<Vec<FollowerRecord>> {
@@ -47,7 +47,7 @@ fn lanes(connection: &mut SqliteConnection, reaction: &str) -> QueryResult<Vec<F
         .collect())
 }
 
-fn with_lanes(
+pub(super) fn with_lanes(
     connection: &mut SqliteConnection,
     (id, name, paused, declared_at): ReactionRow,
 ) -> QueryResult<ReactionRecord> {

@@ -147,6 +147,7 @@ diesel::table! {
     reaction_queue (reaction, position) {
         reaction -> Integer,
         position -> BigInt,
+        event_id -> Binary,
         event -> Text,
         order_key -> Nullable<Text>,
         unique_key -> Nullable<Text>,
@@ -167,3 +168,5 @@ diesel::table! {
         succeeded -> BigInt,
     }
 }
+
+diesel::allow_tables_to_appear_in_same_query!(reactions, reaction_runs);
