@@ -383,6 +383,7 @@ fn start_retention(
         store: store.clone(),
         keep: settings.store.retention,
         hold: settings.followers.hold_days,
+        keep_runs: settings.store.keep_runs,
         lifecycle: starter.lifecycle.clone(),
         metrics: Arc::clone(&starter.metrics),
     };

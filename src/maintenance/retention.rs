@@ -1,5 +1,5 @@
-//! `Retention`: drops what is older than `store.retention`, each hour, in the one process that has
-//! the lease.
+//! `Retention`: drops events that are older than `store.retention`, and outcomes of runs that are older than
+//! `store.keep_runs`, each hour, in the one process that has the lease.
 //!
 //! A drop, and each slice of deletions, is one transaction that checks the lease. So a round may
 //! end anywhere, and the next one, here or in another process, goes on from there.
@@ -37,6 +37,8 @@ pub struct RetentionParams {
     pub keep: Option<u32>,
     /// How many days longer for followers that have not read them.
     pub hold: u32,
+    /// How many days to keep outcomes of runs; all if absent.
+    pub keep_runs: Option<u32>,
     pub lifecycle: Lifecycle,
     pub metrics: Arc<Metrics>,
 }
@@ -121,6 +123,11 @@ impl RetentionParams {
             return Ok(Fenced::Lost);
         }
         match self.trim(lease).await {
+            Ok(Fenced::Lost) => return Ok(Fenced::Lost),
+            Ok(Fenced::Done(())) => {}
+            Err(error) => errors.push(error),
+        }
+        match self.expire_runs(lease).await {
             Ok(Fenced::Lost) => return Ok(Fenced::Lost),
             Ok(Fenced::Done(())) => {}
             Err(error) => errors.push(error),
@@ -217,6 +224,24 @@ impl RetentionParams {
         Ok(Fenced::Done(()))
     }
 
+    async fn expire_runs(&self, lease: &Lease) -> Result<Fenced<()>, StoreError> {
+        let mut runs = 0;
+        loop {
+            let began = Instant::now();
+            let Fenced::Done(expired) = self.store.expire_runs(lease, self.keep_runs).await? else {
+                return Ok(Fenced::Lost);
+            };
+            runs += expired.deleted;
+            if !expired.more {
+                if runs > 0 {
+                    tracing::info!(runs, "old outcomes of reactions deleted");
+                }
+                return Ok(Fenced::Done(()));
+            }
+            tokio::time::sleep(began.elapsed().max(BREATH)).await;
+        }
+    }
+
     /// Deletes slice by slice; how many rows that were.
     async fn trim_part(&self, lease: &Lease, part: Part) -> Result<(u64, Fenced<()>), StoreError> {
         let mut rows = 0;
@@ -262,7 +287,7 @@ mod tests {
     use crate::maintenance::leader;
     use crate::maintenance::leader::Leader;
     use crate::store::LeaseStore;
-    use crate::store::retention::{Slice, Unread};
+    use crate::store::retention::{ExpiredRuns, Slice, Unread};
     use async_trait::async_trait;
 
     /// Every part of it fails.
@@ -317,6 +342,14 @@ mod tests {
         ) -> Result<Fenced<Slice>, StoreError> {
             broken("trim headers")
         }
+
+        async fn expire_runs(
+            &self,
+            _lease: &Lease,
+            _keep: Option<u32>,
+        ) -> Result<Fenced<ExpiredRuns>, StoreError> {
+            broken("expire runs")
+        }
     }
 
     #[async_trait]
@@ -358,6 +391,7 @@ mod tests {
             store: Arc::new(Broken),
             keep: Some(10),
             hold: 30,
+            keep_runs: Some(30),
             lifecycle: Lifecycle::default(),
             metrics,
         };
@@ -367,6 +401,6 @@ mod tests {
         };
         let errors = params.round(&lease).await.unwrap_err();
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(errors, ["prepare", "drop", "drop", "trim"]);
+        assert_eq!(errors, ["prepare", "drop", "drop", "trim", "expire runs"]);
     }
 }

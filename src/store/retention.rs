@@ -4,6 +4,9 @@
 //! whole when the day is older; all other events go by `received_at`. SQLite has one table, and all
 //! its events go by `received_at`.
 //!
+//! Outcomes of runs go by the time at which the runs ended. On PostgreSQL they lie in epochs, partitions by ranges of
+//! positions, of which each goes as a whole.
+//!
 //! What a follower has not read stays for some days more. When it goes all the same, the follower is
 //! gapped in the same transaction.
 
@@ -18,6 +21,15 @@ pub struct Slice {
     pub deleted: u64,
     /// Where the next slice begins; `None` when all behind it is to be kept, or nothing is there.
     pub next: Option<i64>,
+}
+
+/// What one call of [`RetentionStore::expire_runs`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpiredRuns {
+    /// Roughly, where a partition was dropped.
+    pub deleted: u64,
+    /// Whether there may be more: call it again.
+    pub more: bool,
 }
 
 /// Who has not read a day, and when that was looked at.
@@ -104,4 +116,16 @@ pub trait RetentionStore: Send + Sync {
         after: i64,
         limit: u32,
     ) -> Result<Fenced<Slice>, StoreError>;
+
+    /// Deletes the outcomes of runs that ended more than `keep` days ago, and those of reactions that were removed, a
+    /// bounded number at a time. Open runs stay. Where outcomes are partitioned, it also begins the next epoch when
+    /// the last one is old enough.
+    ///
+    /// # Errors
+    /// `Transient` while a transaction uses the outcomes for longer than a drop waits; what comes before the drop is done.
+    async fn expire_runs(
+        &self,
+        lease: &Lease,
+        keep: Option<u32>,
+    ) -> Result<Fenced<ExpiredRuns>, StoreError>;
 }

@@ -49,13 +49,13 @@ CREATE TABLE reaction_runs (
     duration_us bigint,
     worker text,
     error text,
-    -- The attempts before, as a JSON array.
+    -- The attempts before, as a JSON array. Null for a run that is open, or was never in the queue.
     history jsonb,
     PRIMARY KEY (reaction, position, epoch)
 ) PARTITION BY LIST (epoch);
 CREATE INDEX reaction_runs_not_succeeded_idx ON reaction_runs (reaction, state, position) WHERE state <> 'succeeded';
--- For the retention: runs that ended long after their position.
-CREATE INDEX reaction_runs_late_idx ON reaction_runs (finished_at) WHERE attempts <> 1 OR state <> 'succeeded';
+-- For the retention: runs that may have ended long after their position.
+CREATE INDEX reaction_runs_late_idx ON reaction_runs (finished_at) WHERE history IS NOT NULL;
 CREATE TABLE reaction_runs_0 PARTITION OF reaction_runs FOR VALUES IN (0);
 
 -- Runs that are due later: attempts after the first, and what is scheduled. `event` is a copy, so that a run outlives

@@ -132,7 +132,7 @@ const END: &str = "\
     ), ended AS ( \
         UPDATE reaction_runs AS run \
         SET state = t.state, attempts = gone.attempts, finished_at = clock_timestamp(), \
-            duration_us = t.took, worker = $7, error = t.error, history = nullif(gone.history, '[]'::jsonb) \
+            duration_us = t.took, worker = $7, error = t.error, history = gone.history \
         FROM gone JOIN t USING (position) \
         WHERE run.reaction = $1 AND run.position = gone.position AND run.epoch = gone.epoch \
         RETURNING run.position, run.event_id, run.state \

@@ -5,9 +5,9 @@
 
 use super::PostgresStore;
 use super::leases::fence;
-use super::partitions;
+use super::{partitions, run_retention};
 use crate::store::leases::{Fenced, Lease};
-use crate::store::retention::{RetentionStore, Seen, Slice, Unread};
+use crate::store::retention::{ExpiredRuns, RetentionStore, Seen, Slice, Unread};
 use crate::store::{ErrorKind, StoreError};
 use async_trait::async_trait;
 use chrono::{DateTime, Days, NaiveDate, Utc};
@@ -123,6 +123,16 @@ impl RetentionStore for PostgresStore {
                     next: last,
                 }))
             })
+            .await
+    }
+
+    async fn expire_runs(
+        &self,
+        lease: &Lease,
+        keep: Option<u32>,
+    ) -> Result<Fenced<ExpiredRuns>, StoreError> {
+        self.pools
+            .maintain(async |client| run_retention::expire(client, lease, keep).await)
             .await
     }
 }

@@ -66,7 +66,7 @@ const TAKE_OUT: &str = "DELETE FROM reaction_queue WHERE reaction = $1 AND posit
 const END: &str = "\
     UPDATE reaction_runs \
     SET state = 'cancelled', attempts = $4, finished_at = clock_timestamp(), duration_us = NULL, worker = NULL, \
-        error = $5, history = nullif($6::jsonb, '[]') \
+        error = $5, history = $6::jsonb \
     WHERE reaction = $1 AND position = $2 AND epoch = $3";
 
 pub(super) async fn cancel(

@@ -26,6 +26,7 @@ mod record;
 mod retention;
 mod run_commands;
 mod run_positions;
+mod run_retention;
 mod runs;
 mod schema;
 mod write;

@@ -3,17 +3,17 @@
 use super::SqliteStore;
 use super::connection::SqliteFailure;
 use super::follower_records;
-use super::leases;
 use super::schema::user_interactions::dsl;
+use super::{leases, run_retention};
 use crate::store::StoreError;
 use crate::store::commit_log::Position;
 use crate::store::leases::{Fenced, Lease};
-use crate::store::retention::{RetentionStore, Seen, Slice, Unread};
+use crate::store::retention::{ExpiredRuns, RetentionStore, Seen, Slice, Unread};
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate};
 use diesel::prelude::*;
 
-const DAY_MICROS: i64 = 86_400_000_000;
+pub(super) const DAY_MICROS: i64 = 86_400_000_000;
 
 /// See [`RetentionStore::trim`].
 pub(super) fn trim(
@@ -123,5 +123,16 @@ impl RetentionStore for SqliteStore {
             deleted: 0,
             next: None,
         }))
+    }
+
+    async fn expire_runs(
+        &self,
+        lease: &Lease,
+        keep: Option<u32>,
+    ) -> Result<Fenced<ExpiredRuns>, StoreError> {
+        let lease = lease.clone();
+        self.writer
+            .ask(1, move |c| run_retention::expire(c, &lease, keep))
+            .await
     }
 }
