@@ -32,7 +32,7 @@ struct Number {
 }
 
 impl Place {
-    async fn query<T>(&self, sql: &str) -> Vec<T>
+    pub async fn query<T>(&self, sql: &str) -> Vec<T>
     where
         T: diesel::deserialize::QueryableByName<diesel::pg::Pg>
             + diesel::deserialize::QueryableByName<diesel::sqlite::Sqlite>

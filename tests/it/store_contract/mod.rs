@@ -8,8 +8,11 @@ mod letters;
 mod listing;
 mod numbering;
 mod postgres;
+mod reactions;
 mod recording;
 pub mod retention;
+mod run_retention;
+mod runs;
 mod sqlite;
 mod writing;
 
