@@ -2,6 +2,7 @@
 
 use super::follower_records::read_types;
 use super::read;
+use super::runs::VARIABLES;
 use super::schema::follower_declarations as declarations;
 use super::schema::user_interactions::dsl;
 use crate::event::StoredEvent;
@@ -76,9 +77,13 @@ pub(super) fn events(
     connection: &mut SqliteConnection,
     ids: &[Uuid],
 ) -> QueryResult<Vec<StoredEvent>> {
-    let rows: Vec<EventRow> = dsl::user_interactions
-        .select(queries::event_columns!())
-        .filter(dsl::event_id.eq_any(ids.iter().copied().map(IdColumn)))
-        .load(connection)?;
-    Ok(rows.into_iter().map(Into::into).collect())
+    let mut found = Vec::new();
+    for ids in ids.chunks(VARIABLES) {
+        let rows: Vec<EventRow> = dsl::user_interactions
+            .select(queries::event_columns!())
+            .filter(dsl::event_id.eq_any(ids.iter().copied().map(IdColumn)))
+            .load(connection)?;
+        found.extend(rows.into_iter().map(StoredEvent::from));
+    }
+    Ok(found)
 }

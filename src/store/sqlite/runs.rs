@@ -25,6 +25,9 @@ use uuid::Uuid;
 /// What the index of runs that did not succeed has, in words by which SQLite knows it.
 pub(super) const NOT_SUCCEEDED: &str = "state <> 'succeeded'";
 
+/// Most positions or ids in one query.
+pub(super) const VARIABLES: usize = 1_000;
+
 /// A row of an ended run.
 #[derive(Queryable)]
 pub(super) struct EndedRow {
@@ -207,6 +210,7 @@ fn list(
             continue;
         }
         let mut page = runs::table
+            .select(runs::position)
             .filter(runs::reaction.eq(filter.reaction))
             .filter(runs::state.eq(state.as_str()))
             .filter(runs::position.gt(filter.after.0))
@@ -220,7 +224,14 @@ fn list(
             RunOrder::Oldest => page.order(runs::position.asc()),
             RunOrder::Newest => page.order(runs::position.desc()),
         };
-        found.extend(records(page.load::<EndedRow>(connection)?)?);
+        // The positions alone: for whole rows SQLite would take the table, with all that succeeded, and not the index.
+        let positions: Vec<i64> = page.load(connection)?;
+        for positions in positions.chunks(VARIABLES) {
+            let rows = runs::table
+                .filter(runs::reaction.eq(filter.reaction))
+                .filter(runs::position.eq_any(positions));
+            found.extend(records(rows.load::<EndedRow>(connection)?)?);
+        }
     }
     found.sort_by_key(|run| run.position);
     if order == RunOrder::Newest {
