@@ -22,6 +22,7 @@ mod queue;
 mod rate;
 pub mod reaction;
 mod reactor;
+pub mod runs;
 pub mod selection;
 mod start;
 #[cfg(feature = "service")]

@@ -13,6 +13,15 @@ pub const MAX_NAME: usize = 60;
 /// Most lanes of a reaction.
 pub const MAX_LANES: u32 = 64;
 
+/// Would be taken for a route of the HTTP API.
+const RESERVED: &str = "reprocess";
+
+/// Whether a reaction may have this name.
+pub fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(allowed)
+}
+
 /// A reaction that cannot be declared.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidReaction {
@@ -20,6 +29,8 @@ pub enum InvalidReaction {
         "the reaction's name {0:?} must have 1 to {MAX_NAME} letters, digits, dots, dashes or underscores"
     )]
     Name(String),
+    #[error("a reaction cannot have the name {RESERVED:?}, which is a path of the HTTP API")]
+    Reserved,
     #[error("two reactions have the name {0:?}")]
     Twice(String),
     #[error("reaction {0} names no event type")]
@@ -232,6 +243,8 @@ impl Reaction {
                 lanes: self.lanes,
                 when: self.when.clone(),
                 key: self.order_by.clone().or_else(|| self.unique.clone()),
+                ordered: self.order_by.is_some(),
+                unique: self.unique.is_some(),
             },
         }
     }
@@ -242,9 +255,11 @@ impl Reaction {
     /// What is wrong, and what would be right.
     pub(super) fn check(&self) -> Result<Plan, InvalidReaction> {
         let name = self.name.to_string();
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(allowed) {
+        if !is_name(&name) {
             return Err(InvalidReaction::Name(name));
+        }
+        if name == RESERVED {
+            return Err(InvalidReaction::Reserved);
         }
         if self.types.is_empty() {
             return Err(InvalidReaction::NoTypes(name));
@@ -356,6 +371,7 @@ mod tests {
         let reaction = || Reaction::new("r").on("a", nothing);
         assert!(reaction().check().is_ok());
         assert!(refusal(Reaction::new("a b").on("a", nothing)).contains("\"a b\""));
+        assert!(refusal(Reaction::new("reprocess").on("a", nothing)).contains("HTTP API"));
         assert!(refusal(Reaction::new("r")).contains("no event type"));
         assert!(refusal(Reaction::new("r").also_on("a")).contains("no handler"));
         assert!(refusal(reaction().lanes(65)).contains("lanes must lie between 1 and 64"));

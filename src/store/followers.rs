@@ -14,6 +14,7 @@ use crate::event::StoredEvent;
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
+use std::ops::Not;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -179,6 +180,12 @@ pub struct LaneSpec {
     /// The text of an event by whose hash its lane is chosen; the event's id if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Runs of one key are made one after the other.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub ordered: bool,
+    /// An event has no run while one of the same key is open.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub unique: bool,
 }
 
 impl FollowerRecord {

@@ -151,6 +151,8 @@ pub struct RunCounts {
 /// What held of a reaction at a position.
 #[derive(Debug, Clone)]
 pub struct Held {
+    /// It holds behind this position.
+    pub from: Position,
     pub types: TypePatterns,
     pub spec: LaneSpec,
 }

@@ -72,18 +72,23 @@ pub(super) async fn held(
     reaction: &str,
     position: Position,
 ) -> QueryResult<Option<Held>> {
-    let row: Option<(Vec<String>, Option<JsonColumn>)> = declarations::table
+    let row: Option<(i64, Vec<String>, Option<JsonColumn>)> = declarations::table
         .filter(declarations::follower.eq(lane_name(reaction, 0)))
         .filter(declarations::holds_from.lt(position.0))
         .order(declarations::holds_from.desc())
-        .select((declarations::types, declarations::spec))
+        .select((
+            declarations::holds_from,
+            declarations::types,
+            declarations::spec,
+        ))
         .first(connection)
         .await
         .optional()?;
-    let Some((types, Some(spec))) = row else {
+    let Some((from, types, Some(spec))) = row else {
         return Ok(None);
     };
     Ok(Some(Held {
+        from: Position(from),
         types: TypePatterns::new(types),
         spec: spec.parse()?,
     }))

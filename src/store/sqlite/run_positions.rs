@@ -55,19 +55,24 @@ pub(super) fn held(
     reaction: &str,
     position: Position,
 ) -> QueryResult<Option<Held>> {
-    let row: Option<(String, Option<String>)> = declarations::table
+    let row: Option<(i64, String, Option<String>)> = declarations::table
         .filter(declarations::follower.eq(lane_name(reaction, 0)))
         .filter(declarations::holds_from.lt(position.0))
         .order(declarations::holds_from.desc())
-        .select((declarations::types, declarations::spec))
+        .select((
+            declarations::holds_from,
+            declarations::types,
+            declarations::spec,
+        ))
         .first(connection)
         .optional()?;
-    let Some((types, Some(spec))) = row else {
+    let Some((from, types, Some(spec))) = row else {
         return Ok(None);
     };
     let spec = serde_json::from_str(&spec)
         .map_err(|error| diesel::result::Error::DeserializationError(Box::new(error)))?;
     Ok(Some(Held {
+        from: Position(from),
         types: TypePatterns::new(read_types(&types)?),
         spec,
     }))

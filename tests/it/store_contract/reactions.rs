@@ -31,6 +31,8 @@ pub fn declaration(name: &str, types: &str, start: Start) -> ReactionDeclaration
             lanes: 1,
             when: None,
             key: None,
+            ordered: false,
+            unique: false,
         },
     }
 }
