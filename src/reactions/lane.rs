@@ -113,6 +113,8 @@ impl Lane {
                     if interruption.is_drain() {
                         self.leave();
                     } else {
+                        // The queue may have what was put into it by command.
+                        self.queue.expect(Duration::ZERO);
                         let (store, name) = (Arc::clone(&self.store), self.record.name.clone());
                         self.checking = Some(async move { store.follower(&name).await }.boxed());
                     }

@@ -102,16 +102,19 @@ pub async fn reprocess(
             what,
             keys: &keys,
         };
+        let before = report.clone();
         match part.chunk(cursor, left, &mut report).await {
             Ok(Some(next)) => cursor = next,
             Ok(None) => {
                 report.next = None;
                 return Ok(report);
             }
-            Err(error) if report.reprocessed == 0 => return Err(error),
+            Err(error) if before.reprocessed == 0 => return Err(error),
             Err(error) => {
-                report.stopped = Some(error.to_string());
-                return Ok(report);
+                return Ok(Reprocessed {
+                    stopped: Some(error.to_string()),
+                    ..before
+                });
             }
         }
         progress(&report);
