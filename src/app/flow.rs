@@ -74,6 +74,8 @@ pub struct Flow {
     pub follower_store: Arc<dyn FollowerStore>,
     /// The log in the order of commits.
     pub log: Arc<dyn CommitLog>,
+    /// The store with every capability.
+    pub whole: Arc<dyn Store>,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -214,7 +216,8 @@ impl Flow {
             read_waiters,
             followers,
             follower_store: whole.clone(),
-            log: whole,
+            log: whole.clone(),
+            whole,
             budget,
             health: starter.health,
             lifecycle: starter.lifecycle,

@@ -174,6 +174,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             followers: shared.followers.clone(),
             follower_store: Arc::clone(&shared.follower_store),
             log: Arc::clone(&shared.log),
+            whole: Arc::clone(&shared.whole),
             budget: shared.budget.clone(),
             health: shared.health.clone(),
             lifecycle: shared.lifecycle.clone(),

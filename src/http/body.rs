@@ -7,6 +7,8 @@ use crate::event::item::RawItem;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpRequest, web};
 use futures::StreamExt;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// What the body is, by its content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +177,22 @@ pub(super) async fn object<T: serde::de::DeserializeOwned>(
     }
     serde_json::from_slice(&bytes)
         .map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))
+}
+
+/// A whole number, also where JSON spells it with a fraction of zero (`5.0`), as clients without
+/// integers do.
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = Option::<f64>::deserialize(deserializer)?;
+    let whole = |number: f64| {
+        let fits = number.fract() == 0.0 && (0.0..=f64::from(i32::MAX)).contains(&number);
+        fits.then_some(number as u32).ok_or_else(|| {
+            D::Error::custom(format!(
+                "{number} is no whole number from 0 to {}",
+                i32::MAX
+            ))
+        })
+    };
+    number.map(whole).transpose()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod openapi;
 pub mod probes;
 pub mod problem;
 pub mod queries;
+pub mod reactions;
 mod same_origin;
 
 use crate::batch::writer_partitions::WriterPartitions;
@@ -25,7 +26,7 @@ use crate::ingest::admission::AdmissionControl;
 use crate::ingest::completions::Completions;
 use crate::ingest::http_ingest::HttpIngest;
 use crate::metrics::Metrics;
-use crate::store::{CommitLog, DeadLetterStore, EventStore, FollowerStore};
+use crate::store::{CommitLog, DeadLetterStore, EventStore, FollowerStore, Store};
 use crate::supervision::{HealthBoard, Lifecycle, Mailbox};
 use actix_web::http::Method;
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route, guard, web};
@@ -65,6 +66,8 @@ pub struct HttpState {
     pub follower_store: Arc<dyn FollowerStore>,
     /// The log in the order of commits.
     pub log: Arc<dyn CommitLog>,
+    /// The store with every capability, for reactions and their runs.
+    pub whole: Arc<dyn Store>,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -113,6 +116,16 @@ fn table(metrics: &Arc<Metrics>) -> Vec<Site> {
         site("/v1/followers/{name}/rebuild").post(followers::actions::rebuild),
         site("/v1/followers/{name}/skip").post(followers::actions::skip),
         site("/v1/followers/{name}/remove").post(followers::actions::remove),
+        site("/v1/reactions").get(reactions::list),
+        site("/v1/reactions/reprocess").post(reactions::reprocess::post_reprocess),
+        site("/v1/reactions/{name}").get(reactions::get),
+        site("/v1/reactions/{name}/runs").get(reactions::runs::list),
+        site("/v1/reactions/{name}/pause").post(reactions::actions::pause),
+        site("/v1/reactions/{name}/resume").post(reactions::actions::resume),
+        site("/v1/reactions/{name}/remove").post(reactions::actions::remove),
+        site("/v1/runs/{id}").get(reactions::runs::get),
+        site("/v1/runs/{id}/cancel").post(reactions::actions::cancel),
+        site("/v1/events/{id}/runs").get(reactions::runs::of_event),
         open("/health/live").get(probes::live),
         open("/health/ready").get(probes::ready),
         site("/metrics").get(probes::metrics),

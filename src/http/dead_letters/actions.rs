@@ -16,15 +16,14 @@ use crate::http::openapi::schema;
 use crate::http::problem::Problem;
 use crate::store::dead_letters::{DeadLetterFilter, DeadLetterState};
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How long one request replays before it responds with a cursor.
 const TIME: Duration = Duration::from_secs(20);
-/// Most dead letters that one request replays, as [`whole`] reads it, and that one purges.
+/// Most dead letters that one request replays, as [`body::whole`] reads it, and that one purges.
 const REPLAY_LIMIT: u64 = i32::MAX as u64;
 const PURGE_LIMIT: u64 = 10_000;
 
@@ -51,11 +50,11 @@ struct ReplayBody {
     #[schema(value_type = Option<schema::StateWord>)]
     state: Option<String>,
     /// Most dead letters to replay.
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(minimum = 1, maximum = 2147483647)]
     limit: Option<u32>,
     /// Dead letters a second; 0 is unlimited. `dead_letters.replay_rate` unless given.
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(minimum = 0, maximum = 2147483647)]
     rate_per_second: Option<u32>,
     /// The `next` of an earlier response.
@@ -91,7 +90,7 @@ struct PurgeBody {
     #[schema(value_type = Option<schema::StateWord>)]
     state: Option<String>,
     /// Most dead letters to delete.
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(minimum = 1, maximum = 10000, default = 10000)]
     limit: Option<u32>,
     /// Confirms that all are to be deleted.
@@ -100,22 +99,6 @@ struct PurgeBody {
     /// Count them, and delete none.
     #[serde(default)]
     dry_run: bool,
-}
-
-/// A whole number, also where JSON spells it with a fraction of zero (`5.0`), as clients without
-/// integers do.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let number = Option::<f64>::deserialize(deserializer)?;
-    let whole = |number: f64| {
-        let fits = number.fract() == 0.0 && (0.0..=f64::from(i32::MAX)).contains(&number);
-        fits.then_some(number as u32).ok_or_else(|| {
-            D::Error::custom(format!(
-                "{number} is no whole number from 0 to {}",
-                i32::MAX
-            ))
-        })
-    };
-    number.map(whole).transpose()
 }
 
 /// What a replay has done.

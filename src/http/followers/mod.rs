@@ -6,7 +6,7 @@ pub mod view;
 use super::HttpState;
 use super::auth::Caller;
 use super::listing::unreadable;
-use super::openapi::problems::{FollowerListProblems, LookupProblems};
+use super::openapi::problems::{LookupProblems, SummaryProblems};
 use super::problem::Problem;
 use crate::config::auth::Scope;
 use crate::store::StoreError;
@@ -22,7 +22,7 @@ use view::{Behind, FollowerList, FollowerView, LogView, OutsidePosition};
     get,
     path = "/v1/followers",
     tag = "followers",
-    responses((status = 200, description = "The followers.", body = FollowerList), FollowerListProblems)
+    responses((status = 200, description = "The followers.", body = FollowerList), SummaryProblems)
 )]
 pub async fn list(state: web::Data<HttpState>, caller: Caller) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Read)?;

@@ -3,7 +3,7 @@
 pub(super) mod problems;
 pub(super) mod schema;
 
-use crate::http::{dead_letters, followers, ingest, probes, queries};
+use crate::http::{dead_letters, followers, ingest, probes, queries, reactions};
 use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ContentType};
 use std::sync::LazyLock;
@@ -31,6 +31,7 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         (name = "events", description = "Sending and reading events"),
         (name = "dead letters", description = "Events and messages that could not be stored"),
         (name = "followers", description = "Readers of the log that have a position of their own"),
+        (name = "reactions", description = "Handlers of events, and their runs"),
         (name = "operation", description = "Probes, metrics, this document")
     ),
     paths(
@@ -48,6 +49,16 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         followers::actions::rebuild,
         followers::actions::skip,
         followers::actions::remove,
+        reactions::list,
+        reactions::get,
+        reactions::runs::list,
+        reactions::runs::get,
+        reactions::runs::of_event,
+        reactions::reprocess::post_reprocess,
+        reactions::actions::pause,
+        reactions::actions::resume,
+        reactions::actions::remove,
+        reactions::actions::cancel,
         probes::live,
         probes::ready,
         probes::metrics,

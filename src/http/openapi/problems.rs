@@ -148,12 +148,24 @@ responses! {
     LookupProblems: 400 401 403 404 500 503
 }
 responses! {
-    /// Error responses of the list of followers.
-    FollowerListProblems: 401 403 500 503
+    /// Error responses of lists without parameters.
+    SummaryProblems: 401 403 500 503
 }
 responses! {
     /// Error responses of commands to followers.
     FollowerProblems: 400 401 403 404 408 409 410 413 415 500 503
+}
+responses! {
+    /// Error responses of commands without a body.
+    CommandProblems: 400 401 403 404 409 500 503
+}
+responses! {
+    /// Error responses of the list of runs.
+    RunListProblems: 400 401 403 404 410 500 503
+}
+responses! {
+    /// Error responses of `POST /v1/reactions/reprocess`.
+    ReprocessProblems: 400 401 403 404 408 410 413 415 500 503
 }
 responses! {
     /// Error responses of `/metrics`.

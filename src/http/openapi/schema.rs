@@ -153,7 +153,9 @@ pub struct ItemErrorBody {
 #[cfg(test)]
 mod tests {
     use crate::event::Cause;
+    use crate::reactions::runs::RunStatus;
     use crate::store::dead_letters::DeadLetterState;
+    use crate::store::runs::RunState;
     use serde_json::{Value, json};
 
     #[test]
@@ -168,5 +170,9 @@ mod tests {
         let states = [DeadLetterState::Dead, DeadLetterState::Replayed];
         let states = states.map(|state| json!(state.as_str()));
         assert_eq!(words("DeadLetterState"), states);
+        let states = RunState::ALL.map(|state| json!(state.as_str()));
+        assert_eq!(words("RunState"), states);
+        let statuses = RunStatus::ALL.map(|status| json!(status.as_str()));
+        assert_eq!(words("RunStatus"), statuses);
     }
 }

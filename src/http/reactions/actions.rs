@@ -1,0 +1,135 @@
+//! Commands to reactions and to single runs.
+
+use super::view::{ReactionView, RunView};
+use super::{runs, show, unknown};
+use crate::config::auth::Scope;
+use crate::http::HttpState;
+use crate::http::auth::Caller;
+use crate::http::listing::unreadable;
+use crate::http::openapi::problems::CommandProblems;
+use crate::http::problem::Problem;
+use crate::reactions::reaction::is_name;
+use crate::reactions::runs::{RunId, cancel as cancel_run};
+use crate::store::StoreError;
+use crate::store::followers::Commanded;
+use actix_web::{HttpResponse, web};
+
+/// Pause a reaction
+///
+/// Attempts that are under way end. No other is started, and its runs stay `PENDING`. Needs the scope `admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/reactions/{name}/pause",
+    tag = "reactions",
+    params(("name" = String, Path, description = "The reaction's name.", example = "welcome-mail")),
+    responses((status = 200, description = "The reaction.", body = ReactionView), CommandProblems)
+)]
+pub async fn pause(
+    state: web::Data<HttpState>,
+    caller: Caller,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    pause_or_resume(&state, &caller, &path, true).await
+}
+
+/// Resume a reaction
+///
+/// One that is paused goes on, and so do lanes that are broken or gapped. Needs the scope `admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/reactions/{name}/resume",
+    tag = "reactions",
+    params(("name" = String, Path, description = "The reaction's name.", example = "welcome-mail")),
+    responses((status = 200, description = "The reaction.", body = ReactionView), CommandProblems)
+)]
+pub async fn resume(
+    state: web::Data<HttpState>,
+    caller: Caller,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    pause_or_resume(&state, &caller, &path, false).await
+}
+
+/// Remove a reaction
+///
+/// Forgets it, with its runs. No process may run its lanes. Needs the scope `admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/reactions/{name}/remove",
+    tag = "reactions",
+    params(("name" = String, Path, description = "The reaction's name.", example = "welcome-mail")),
+    responses((status = 204, description = "It is removed."), CommandProblems)
+)]
+pub async fn remove(
+    state: web::Data<HttpState>,
+    caller: Caller,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    caller.require(Scope::Admin)?;
+    let name = known_name(&path)?;
+    let done = state.whole.remove_reaction(name).await;
+    obeyed(&state, done, "remove", name, || unknown(name))?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Cancel a run
+///
+/// One that was not started, or that waits for its next attempt. Needs the scope `admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/runs/{id}/cancel",
+    tag = "reactions",
+    params((
+        "id" = String, Path, description = "The event's id, a dot, and the reaction's name.",
+        example = "019c1330-9f4c-7c5e-a3c4-0d4b8f0a6f11.welcome-mail"
+    )),
+    responses((status = 200, description = "The run.", body = RunView), CommandProblems)
+)]
+pub async fn cancel(
+    state: web::Data<HttpState>,
+    caller: Caller,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    caller.require(Scope::Admin)?;
+    let id: RunId = path.parse().map_err(Problem::bad_request)?;
+    let done = cancel_run(&*state.whole, &id).await;
+    obeyed(&state, done, "cancel", &path, || runs::missing(&id))?;
+    runs::show(&state, &id).await
+}
+
+async fn pause_or_resume(
+    state: &HttpState,
+    caller: &Caller,
+    name: &str,
+    paused: bool,
+) -> Result<HttpResponse, Problem> {
+    caller.require(Scope::Admin)?;
+    let name = known_name(name)?;
+    let done = state.whole.pause_reaction(name, paused).await;
+    let command = if paused { "pause" } else { "resume" };
+    obeyed(state, done, command, name, || unknown(name))?;
+    show(state, name).await
+}
+
+fn known_name(name: &str) -> Result<&str, Problem> {
+    is_name(name).then_some(name).ok_or_else(|| unknown(name))
+}
+
+/// What the response to a command depends on.
+fn obeyed(
+    state: &HttpState,
+    done: Result<Commanded, StoreError>,
+    command: &'static str,
+    name: &str,
+    unknown: impl FnOnce() -> Problem,
+) -> Result<(), Problem> {
+    match done.map_err(|error| unreadable(&error))? {
+        Commanded::Done => {
+            tracing::info!(name, command, "reaction commanded");
+            state.followers.watch.command();
+            Ok(())
+        }
+        Commanded::Unknown => Err(unknown()),
+        Commanded::Refused(reason) => Err(Problem::conflict(reason)),
+    }
+}
