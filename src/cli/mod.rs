@@ -8,6 +8,8 @@ pub mod events;
 pub mod followers;
 pub mod migrate;
 mod output;
+mod progress;
+pub mod reactions;
 pub mod serve;
 mod server;
 mod table;
@@ -115,6 +117,9 @@ enum Command {
     /// List followers of the log, and pause, resume, rebuild or skip them
     #[command(subcommand)]
     Followers(followers::FollowersCommand),
+    /// List reactions and their runs; make runs again, pause, resume and cancel them
+    #[command(subcommand)]
+    Reactions(reactions::ReactionsCommand),
     /// List, show, replay, purge and export dead letters
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -152,6 +157,7 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
         Some(Command::Followers(command)) => followers::run(&cli.global, command),
+        Some(Command::Reactions(command)) => reactions::run(&cli.global, command),
         Some(Command::Dlq(command)) => dlq::run(&cli.global, command),
         #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench::run(&cli.global, args),

@@ -6,7 +6,7 @@ use crate::config::{Mode, Settings};
 use crate::supervision::Backoff;
 use anyhow::{Context as _, bail};
 use awc::Client;
-use awc::http::StatusCode;
+use awc::http::{Method, StatusCode};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub struct ServerArgs {
     /// Have this server do it, such as http://127.0.0.1:3000, instead of using the store
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// API key for the server: scope ingest to import, admin to replay and purge
+    /// API key for the server: scope ingest to import, admin for every other change
     #[arg(
         long,
         value_name = "KEY",
@@ -85,15 +85,42 @@ impl Server {
         }
     }
 
+    /// Reads JSON, and retries while the server cannot answer now.
+    ///
+    /// # Errors
+    /// When the server refuses the request, or stays unable for two minutes.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.request(Method::GET, path, &[]).await
+    }
+
     /// Posts JSON, and retries while the server cannot do it now or does not answer.
     ///
     /// # Errors
     /// When the server refuses the request, or stays unable for two minutes.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> anyhow::Result<T> {
+        self.request(Method::POST, path, body).await
+    }
+
+    /// Gives a command whose response does not matter.
+    ///
+    /// # Errors
+    /// As [`Server::post`].
+    pub async fn command(&self, path: &str) -> anyhow::Result<()> {
+        self.post::<serde_json::Value>(path, b"{}")
+            .await
+            .map(|_| ())
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &[u8],
+    ) -> anyhow::Result<T> {
         let began = Instant::now();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            let reason = match self.try_post(path, body).await? {
+            let reason = match self.try_request(&method, path, body).await? {
                 Ok(reply) => return Ok(reply),
                 Err(reason) => reason,
             };
@@ -106,14 +133,15 @@ impl Server {
     }
 
     /// The inner error is one that may pass.
-    async fn try_post<T: DeserializeOwned>(
+    async fn try_request<T: DeserializeOwned>(
         &self,
+        method: &Method,
         path: &str,
         body: &[u8],
     ) -> anyhow::Result<Result<T, String>> {
         let mut request = self
             .client
-            .post(format!("{}{path}", self.url))
+            .request(method.clone(), format!("{}{path}", self.url))
             .content_type("application/json");
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);

@@ -13,7 +13,6 @@ use crate::logging;
 use crate::store::dead_letters::{DeadLetterFilter, DeadLetterState};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::process::ExitCode;
 use uuid::Uuid;
 
@@ -90,12 +89,4 @@ pub fn run(global: &GlobalArgs, command: DlqCommand) -> anyhow::Result<ExitCode>
             DlqCommand::Export(args) => export::run(&settings, args).await,
         }
     })
-}
-
-fn progress_bar(total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    match ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }

@@ -1,6 +1,7 @@
 //! `eclusa dlq purge`
 
-use super::{DeadLetterFilterArgs, progress_bar, remote};
+use super::{DeadLetterFilterArgs, remote};
+use crate::cli::progress::progress_bar;
 use crate::cli::server::{Place, ServerArgs};
 use crate::config::Settings;
 use crate::dead_letters::purge::purge;

@@ -1,6 +1,6 @@
 //! Replay and purge by a running server.
 
-use super::progress_bar;
+use crate::cli::progress::progress_bar;
 use crate::cli::server::Server;
 use crate::dead_letters::replay::{Replay, Report};
 use crate::event::frame::rfc3339;

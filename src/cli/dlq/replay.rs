@@ -1,8 +1,9 @@
 //! `eclusa dlq replay`
 
-use super::{DeadLetterFilterArgs, progress_bar, remote};
+use super::{DeadLetterFilterArgs, remote};
 use crate::app::flow::Flow;
 use crate::cli::direct;
+use crate::cli::progress::progress_bar;
 use crate::cli::server::{Place, Server, ServerArgs};
 use crate::config::{LiveSettings, Settings};
 use crate::dead_letters::replay::{NotReplayed, Replay, Report};
