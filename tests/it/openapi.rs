@@ -2,7 +2,7 @@
 //! what it forbids, and checks every response.
 
 use crate::harness::{App, temp_dir, told};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -59,13 +59,22 @@ async fn run(program: PathBuf, app: &App, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// The reaction that the document's examples name.
+fn reactions() -> Value {
+    json!([{"name": "welcome-mail", "on": ["*"], "log": {}}])
+}
+
 #[tokio::test]
 async fn the_server_does_what_its_document_says() {
     let Some(program) = schemathesis() else {
         return;
     };
     let dir = temp_dir("openapi-");
-    let app = App::builder().embedded(dir.path()).start().await;
+    let app = App::builder()
+        .embedded(dir.path())
+        .set("reactions", reactions())
+        .start()
+        .await;
     app.wait_ready().await;
     let output = run(program, &app, &[]).await;
     assert!(output.status.success(), "{}", told(&output));
@@ -85,6 +94,7 @@ async fn the_server_does_what_its_document_says_with_keys() {
             "auth.keys",
             json!([{"name": "root", "hash": hash, "scopes": ["admin"]}]),
         )
+        .set("reactions", reactions())
         .start()
         .await;
     app.wait_ready().await;

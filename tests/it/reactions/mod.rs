@@ -2,6 +2,7 @@
 
 mod amqp;
 mod email;
+mod operation;
 mod running;
 mod smtp_server;
 mod webhook;
