@@ -93,7 +93,11 @@ async fn here(settings: &Settings, name: &str, what: Reprocessing) -> anyhow::Re
     };
     let reaction = found.record.clone();
     let bar = bar(&what, ReactionView::from(found).counts);
-    let done = reprocess(&*store, &reaction, &what, |done| show(&bar, done)).await?;
+    let done = reprocess(&*store, &reaction, &what, |done| {
+        show(&bar, done);
+        true
+    })
+    .await?;
     bar.finish_and_clear();
     if let Some(reason) = done.stopped {
         bail!(

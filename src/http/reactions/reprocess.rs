@@ -10,6 +10,7 @@ use crate::http::listing::{check_limit, cursor, text, time, unreadable};
 use crate::http::openapi::problems::ReprocessProblems;
 use crate::http::problem::Problem;
 use crate::reactions::runs::{ReprocessCursor, Reprocessing, RunStatus, reprocess};
+use crate::supervision::Phase;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -126,7 +127,8 @@ pub async fn post_reprocess(
     if let Some(cursor) = cursor {
         check_generation(&state, &cursor.to_string(), cursor.generation).await?;
     }
-    let done = reprocess(&*state.whole, &reaction, &what, |_| {}).await;
+    let is_serving = |_: &_| state.lifecycle.phase() < Phase::Draining;
+    let done = reprocess(&*state.whole, &reaction, &what, is_serving).await;
     let done = done.map_err(|error| unreadable(&error))?;
     tracing::info!(
         reaction = reaction.name,

@@ -194,7 +194,7 @@ impl RunView {
             attempts: run.attempts,
             due: run.due,
             finished_at: run.finished_at,
-            duration_ms: run.took.map(|took| took.as_secs_f64() * 1_000.0),
+            duration_ms: run.took.map(|took| took.as_micros() as f64 / 1_000.0),
             worker: run.worker,
             error: run.error,
             history: run.history.into_iter().map(AttemptView::from).collect(),

@@ -69,7 +69,7 @@ pub struct Reprocessed {
     pub stopped: Option<String>,
 }
 
-/// Makes runs again. Each gets as many attempts as its first time.
+/// Makes runs again. Each gets as many attempts as its first time. `go_on` is asked after each part of the work.
 ///
 /// # Errors
 /// The store's, if nothing was done before. What fails later stops it, and the report says so.
@@ -77,7 +77,7 @@ pub async fn reprocess(
     store: &dyn Store,
     reaction: &ReactionRecord,
     what: &Reprocessing,
-    mut progress: impl FnMut(&Reprocessed),
+    mut go_on: impl FnMut(&Reprocessed) -> bool,
 ) -> Result<Reprocessed, StoreError> {
     let began = Instant::now();
     let mut report = Reprocessed::default();
@@ -117,7 +117,10 @@ pub async fn reprocess(
                 });
             }
         }
-        progress(&report);
+        if !go_on(&report) {
+            report.next = Some(cursor);
+            return Ok(report);
+        }
     }
 }
 

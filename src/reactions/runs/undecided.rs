@@ -100,6 +100,7 @@ impl<'a> Undecided<'a> {
             let bottom = Position(top.0.saturating_sub(size));
             let bottom = bottom.max(declared.held.from).max(floor);
             let left = limit - found.events.len();
+            let reads_before = reads;
             match self
                 .search(&declared, bottom, top, left, &mut reads)
                 .await?
@@ -107,7 +108,9 @@ impl<'a> Undecided<'a> {
                 Some(events) => {
                     found.events.extend(events.into_iter().rev());
                     found.searched_to = bottom;
-                    size = size.saturating_mul(2);
+                    if reads - reads_before <= READS_OF_STRETCH / 2 {
+                        size = size.saturating_mul(2);
+                    }
                 }
                 None => size = ((top.0 - bottom.0) / 16).max(1),
             }
