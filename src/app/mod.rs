@@ -71,6 +71,15 @@ impl App {
             // Only this process uses the file, so all earlier leases are void.
             store.void_leases().await?;
         }
+        match reactions.missing(&*store).await {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => tracing::warn!(
+                reactions = ?missing,
+                "reactions are declared that this process does not run; their events wait for a process that does, \
+                 or for `eclusa reactions remove`"
+            ),
+            Err(error) => tracing::warn!(%error, "the declared reactions cannot be read"),
+        }
         let live = LiveSettings::new(settings);
         let flow = Flow::start(&live, store, layouts, followers, reactions).await?;
         let scheduler = schedules::start(&flow, &live.get())?;

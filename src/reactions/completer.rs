@@ -7,6 +7,7 @@
 use crate::followers::Subscription;
 use crate::followers::driver::{Drive, DriveError, Driver};
 use crate::store::commit_log::{Position, TypePatterns};
+use crate::store::followers::{Declaration, FollowerKind, OnError, Start};
 use crate::store::reactions::MarkProcessed;
 use crate::store::transaction::EffectError;
 use crate::store::{ErrorKind, Store, StoreError};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Name of the follower.
-pub(super) const NAME: &str = "reactions:processed";
+const NAME: &str = "reactions:processed";
 /// Commits in the first stretch, and the most.
 const COMMITS: (usize, usize) = (32, 1_000);
 /// How long a stretch should take.
@@ -25,6 +26,17 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 
 pub(super) struct Completer {
     pub(super) store: Arc<dyn Store>,
+}
+
+/// To be declared before the first reaction: what is written as not processed from then on lies behind it.
+pub(super) fn declaration() -> Declaration {
+    Declaration {
+        name: NAME.to_owned(),
+        kind: FollowerKind::Transactional,
+        types: TypePatterns::default(),
+        start: Start::Now,
+        on_error: OnError::Stop,
+    }
 }
 
 fn failed(error: StoreError) -> DriveError {
@@ -39,7 +51,7 @@ impl Driver for Completer {
     }
 
     fn subscription(&self) -> Option<Subscription> {
-        Some(Subscription::all().from_now())
+        None
     }
 
     async fn drive(&self, mut drive: Drive<'_>) -> Result<(), DriveError> {

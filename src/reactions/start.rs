@@ -1,12 +1,12 @@
 //! The reactions of a process, and their declaration.
 
-use super::completer::Completer;
+use super::completer::{self, Completer};
 use super::reaction::{InvalidReaction, Plan, Reaction};
 use super::reactor::{Reactor, Shared};
 use crate::followers::{Followers, NotStarted, while_away};
 use crate::metrics::Metrics;
-use crate::store::Store;
 use crate::store::reactions::lane_name;
+use crate::store::{Store, StoreError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -67,6 +67,20 @@ impl Reactions {
         self.plans().map(|_| ())
     }
 
+    /// The reactions that the store has and this set has not. Their events wait until a process runs them, or they are
+    /// removed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn missing(&self, store: &dyn Store) -> Result<Vec<String>, StoreError> {
+        let known = store.reactions().await?.into_iter();
+        let is_here = |name: &str| self.all.iter().any(|reaction| &*reaction.name == name);
+        Ok(known
+            .map(|record| record.name)
+            .filter(|name| !is_here(name))
+            .collect())
+    }
+
     fn plans(&self) -> Result<Vec<Plan>, InvalidReaction> {
         let mut names = BTreeSet::new();
         for reaction in &self.all {
@@ -99,11 +113,16 @@ impl Reactions {
             runtime: self.runtime,
             metrics: Arc::clone(metrics),
         };
+        let completer = completer::declaration();
+        let declare = async || store.declare(&completer).await;
+        let what = "reaction not declared yet";
+        while_away(&completer.name, what, declare)
+            .await
+            .map_err(NotStarted::from)?;
         for plan in plans {
             let declaration = plan.reaction.declaration();
             let name = declaration.name.as_str();
             let declare = async || store.declare_reaction(&declaration).await;
-            let what = "reaction not declared yet";
             if while_away(name, what, declare)
                 .await
                 .map_err(NotStarted::from)?
