@@ -2,6 +2,7 @@
 
 use super::PostgresStore;
 use super::listen;
+use super::prepared::Prepare;
 use super::schema::{followers, log_commits};
 use crate::event::StoredEvent;
 use crate::store::commit_log::{
@@ -61,6 +62,7 @@ async fn number(connection: &mut AsyncPgConnection, look: &Look) -> QueryResult<
         .bind::<BigInt, _>(look.above.block)
         .bind::<Array<BigInt>, _>(&look.above.open)
         .bind::<Array<BigInt>, _>(later.map_or(&[][..], |horizon| &horizon.open))
+        .prepared()
         .get_result(connection)
         .await?;
     let numbered = Numbered {
@@ -233,6 +235,7 @@ async fn read(
         .bind::<Array<Text>, _>(types.exact())
         .bind::<Array<Text>, _>(types.as_like())
         .bind::<BigInt, _>(queries::as_limit(MAX_HEADERS))
+        .prepared()
         .load(connection)
         .await?;
     let all = headers.len() < MAX_HEADERS;
@@ -285,6 +288,7 @@ async fn read(
         .bind::<BigInt, _>(span.until.0)
         .bind::<BigInt, _>(queries::as_limit(span.events))
         .bind::<BigInt, _>(queries::as_limit(span.bytes))
+        .prepared()
         .load(connection)
         .await?;
     // Of a full answer the stretch may have more: beyond the number, or beyond the bytes.
@@ -331,6 +335,7 @@ async fn backlog(
     let row: BacklogRow = diesel::sql_query(BACKLOG)
         .bind::<BigInt, _>(from)
         .bind::<BigInt, _>(MAX_SUMMED)
+        .prepared()
         .get_result(connection)
         .await?;
     let mut events = row.events.unsigned_abs();
@@ -385,7 +390,10 @@ impl CommitLog for PostgresStore {
 
     async fn unnumbered(&self) -> Result<Unnumbered, StoreError> {
         let read = async |connection: &mut AsyncPgConnection| {
-            diesel::sql_query(UNNUMBERED).get_result(connection).await
+            diesel::sql_query(UNNUMBERED)
+                .prepared()
+                .get_result(connection)
+                .await
         };
         let row: UnnumberedRow = self.pools.read(read).await?;
         Ok(Unnumbered {

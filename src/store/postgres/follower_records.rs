@@ -1,5 +1,6 @@
 //! What the database has of followers.
 
+use super::prepared::Prepare;
 use super::schema::log_floor;
 use crate::store::commit_log::{Position, TypePatterns};
 use crate::store::followers::{FollowerKind, FollowerRecord, FollowerState, OnError};
@@ -94,6 +95,7 @@ pub(super) async fn records(
 ) -> QueryResult<Vec<FollowerRecord>> {
     let rows: Vec<RecordRow> = diesel::sql_query(RECORDS)
         .bind::<Nullable<Text>, _>(name)
+        .prepared()
         .load(connection)
         .await?;
     Ok(rows.into_iter().map(Into::into).collect())

@@ -1,6 +1,7 @@
 //! The transaction of a step.
 
 use super::follower_letters;
+use super::prepared::Prepare;
 use super::schema::follower_replays;
 use crate::event::id;
 use crate::store::StoreError;
@@ -114,6 +115,7 @@ pub(super) async fn transact(
         .bind::<BigInt, _>(n)
         .bind::<BigInt, _>(step.to.0)
         .bind::<Integer, _>(i32::try_from(step.begun).unwrap_or(i32::MAX))
+        .prepared()
         .execute(connection)
         .await
         .map_err(failed)?;
@@ -136,6 +138,7 @@ pub(super) async fn transact(
         diesel::sql_query(FORGET)
             .bind::<Text, _>(&step.follower)
             .bind::<BigInt, _>(n.saturating_sub(KEPT))
+            .prepared()
             .execute(connection)
             .await
             .map_err(failed)?;

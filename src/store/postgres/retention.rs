@@ -5,7 +5,7 @@
 
 use super::PostgresStore;
 use super::leases::fence;
-use super::{partitions, run_retention};
+use super::{page_room, partitions, run_retention};
 use crate::store::leases::{Fenced, Lease};
 use crate::store::retention::{ExpiredRuns, RetentionStore, Seen, Slice, Unread};
 use crate::store::{ErrorKind, StoreError};
@@ -25,7 +25,15 @@ const CLOCKS_APART: chrono::TimeDelta = chrono::TimeDelta::hours(6);
 impl RetentionStore for PostgresStore {
     async fn prepare_days(&self) -> Result<(), StoreError> {
         self.pools
-            .maintain(async |client| self.partitions.ensure_ahead(client, Utc::now()).await)
+            .maintain(async |client| {
+                let now = Utc::now();
+                self.partitions.ensure_ahead(client, now).await?;
+                if let Err(error) = page_room::adapt(client, now).await {
+                    // Nothing depends on it.
+                    tracing::info!(%error, "pages of the log are written as full as before");
+                }
+                Ok(())
+            })
             .await
     }
 
