@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// Most slots of a window, stored ones behind a slow one included.
 const WINDOW: usize = 10_000;
+/// Least number of events that are read ahead: a read costs as much as some hundred events.
+const AHEAD: usize = 4_000;
 /// How often progress over events that do not concern the lane is taken in.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -150,8 +152,12 @@ impl Lane {
     }
 
     fn has_room(&self) -> bool {
-        let ahead = (self.plan.reaction.concurrency as usize * 4).max(100);
-        self.window.len() < WINDOW && self.window.waiting() < ahead / 2
+        self.window.len() < WINDOW && self.window.waiting() < self.ahead() / 2
+    }
+
+    /// How many events are read before they can be started.
+    fn ahead(&self) -> usize {
+        (self.plan.reaction.concurrency as usize * 4).max(AHEAD)
     }
 
     fn is_idle(&self) -> bool {
@@ -212,7 +218,7 @@ impl Lane {
             self.quiet_at = now + QUIET;
         }
         self.fetches += 1;
-        let ahead = (self.plan.reaction.concurrency as usize * 4).max(100);
+        let ahead = self.ahead();
         let limit = ahead - self.window.waiting().min(ahead / 2);
         let fetching = Arc::clone(&self.source).fetch(self.fetches, after, limit, quiet_to);
         self.fetching = Some(fetching.boxed());
