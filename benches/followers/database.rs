@@ -116,29 +116,38 @@ pub async fn write(store: &dyn EventStore, events: Vec<Event>) {
         .expect("writes");
 }
 
-/// Ticks of processor time of the server's processes for this database, and of this process; 100 to a
-/// second on Linux.
+/// Ticks of processor time of all processes of the server that a connection belongs to, ended ones included, and of
+/// this process; 100 to a second on Linux. Work in other databases of the server counts too.
 pub async fn processor_ticks(client: &Client) -> (u64, u64) {
-    let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()";
-    let rows = client.query(sql, &[]).await.unwrap();
-    let server = rows
-        .iter()
-        .map(|row| ticks_of(&row.get::<_, i32>(0).to_string()))
-        .sum();
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
+    let backend: i32 = row.expect("a backend").get(0);
+    let parent = |stat: &[u64]| stat.get(1).copied().unwrap_or(0);
+    let with_ended = |stat: &[u64]| stat.iter().skip(11).take(4).sum::<u64>();
+    let postmaster = parent(&stat_of(&backend.to_string()));
+    let names = std::fs::read_dir("/proc").expect("processes");
+    let processes = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let children = processes
+        .map(|process| stat_of(&process))
+        .filter(|stat| parent(stat) == postmaster)
+        .map(|stat| with_ended(&stat));
+    let server = children.sum::<u64>() + with_ended(&stat_of(&postmaster.to_string()));
     (server, ticks_of("self"))
 }
 
 /// Ticks of processor time of a process.
 pub fn ticks_of(process: &str) -> u64 {
+    stat_of(process).iter().skip(11).take(2).sum()
+}
+
+/// The numbers behind the name in `/proc/PID/stat`: first the state, which is none, then the parent, and from the
+/// twelfth on the ticks in user and system mode, those of ended children last.
+fn stat_of(process: &str) -> Vec<u64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let after = text.rsplit(") ").next().unwrap_or_default();
-    let field = |n: usize| {
-        after
-            .split(' ')
-            .nth(n)
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    field(11).unwrap_or(0) + field(12).unwrap_or(0)
+    after
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect()
 }
 
 /// The value below which this part of the sorted times lies.

@@ -1,6 +1,6 @@
 //! The store of a run: a database on a server, or a file.
 
-use crate::database::{Database, Running, connect, processor_ticks};
+use crate::database::{Database, Running, connect, processor_ticks, ticks_of};
 use eclusa::followers::Followers;
 use eclusa::metrics::Metrics;
 use eclusa::reactions::Reactions;
@@ -47,11 +47,11 @@ impl Place {
         Running::start(Arc::clone(&self.store), followers).await
     }
 
-    /// Seconds of processor time of the server's processes for this database, and of this process.
+    /// Seconds of processor time of all processes of the server, and of this process.
     pub async fn processor(&self) -> (f64, f64) {
         let (server, own) = match &self.database {
             Some(database) => processor_ticks(&connect(&database.url).await).await,
-            None => (0, crate::database::ticks_of("self")),
+            None => (0, ticks_of("self")),
         };
         (server as f64 / 100.0, own as f64 / 100.0)
     }

@@ -40,6 +40,8 @@ pub async fn run(arguments: &Arguments, with_snapshot: bool) {
         .concurrency(arguments.concurrency)
         .from_beginning();
     let followers = place.declare(Reactions::new().react(reaction)).await;
+    // So that the events are written as not processed.
+    place.store.refresh_awaited().await.expect("declarations");
     let database = place.database.as_ref();
     if let (Some(database), 1..) = (database, arguments.behind) {
         leave_behind(&database.url, arguments.behind).await;
@@ -83,18 +85,24 @@ pub async fn run(arguments: &Arguments, with_snapshot: bool) {
     let after = place.processor().await;
     running.stop().await;
     let handled = handled.load(Ordering::Relaxed);
+    if let Some(database) = database {
+        let flipped = "SELECT count(*) FROM user_interactions WHERE processed";
+        let row = connect(&database.url).await.query_one(flipped, &[]).await;
+        let flipped: i64 = row.expect("a count").get(0);
+        assert_eq!(flipped, arguments.events as i64, "each event is marked");
+    }
     assert_eq!(handled, arguments.events, "each event is handled once");
     let rate = |time: Duration| arguments.events as f64 / time.as_secs_f64();
+    let (server, own) = (after.0 - before.0, after.1 - before.1);
     println!(
         "{} runs, concurrency {}, {} behind: {:.0}/s decided, {:.0}/s with processed marked; \
-         processor: server {:.2} s, own {:.2} s",
+         processor: server {server:.2} s, own {own:.2} s, {:.1} us each",
         arguments.events,
         arguments.concurrency,
         arguments.behind,
         rate(decided),
         rate(marked.max(decided)),
-        after.0 - before.0,
-        after.1 - before.1,
+        (server + own) / arguments.events as f64 * 1e6,
     );
     place.drop().await;
 }
