@@ -222,7 +222,7 @@ mod tests {
 
     fn event() -> Arc<StoredEvent> {
         let event = json!({
-            "id": 1, "eventId": "01990000-0000-7000-8000-000000000000", "producer": "p", "eventType": "t",
+            "sequence": 1, "id": "01990000-0000-7000-8000-000000000000", "producer": "p", "eventType": "t",
             "eventData": {}, "timestamp": "2026-01-01T00:00:00Z", "receivedAt": "2026-01-01T00:00:00Z",
             "source": "http", "processed": false
         });
