@@ -39,13 +39,18 @@ const FOREIGN: &[&str] = &[
 pub struct AppBuilder {
     settings: BTreeMap<String, Value>,
     env: Vec<(String, String)>,
-    followers: bool,
+    example: Option<&'static str>,
 }
 
 impl AppBuilder {
     /// The example with two followers of its own instead of the binary.
-    pub fn followers(mut self) -> Self {
-        self.followers = true;
+    pub fn followers(self) -> Self {
+        self.example("count_by_type")
+    }
+
+    /// This example instead of the binary.
+    pub fn example(mut self, name: &'static str) -> Self {
+        self.example = Some(name);
         self
     }
 
@@ -100,7 +105,7 @@ impl AppBuilder {
         values.entry("shutdown.grace".into()).or_insert_with(grace);
         let settings = Settings::new(folder.path().join("eclusa.toml"), values);
         let output = Arc::default();
-        let program = program(self.followers);
+        let program = program(self.example);
         let process = spawn(&program, folder.path(), settings.file(), &self.env, &output);
         App {
             process,
@@ -319,12 +324,12 @@ impl Drop for App {
     }
 }
 
-/// The binary, or the example `count_by_type`, which lies beside it.
-fn program(followers: bool) -> PathBuf {
+/// The binary, or an example, which lies beside it.
+fn program(example: Option<&str>) -> PathBuf {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_eclusa"));
-    match followers {
-        false => binary,
-        true => binary.with_file_name("examples").join("count_by_type"),
+    match example {
+        None => binary,
+        Some(name) => binary.with_file_name("examples").join(name),
     }
 }
 

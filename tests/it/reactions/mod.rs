@@ -3,7 +3,9 @@
 mod amqp;
 mod email;
 mod operation;
+mod receiver;
 mod running;
+mod signup;
 mod smtp_server;
 mod webhook;
 mod webhook_addresses;

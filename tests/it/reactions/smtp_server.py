@@ -2,7 +2,7 @@
 
 Its only argument is JSON: "port"; "replies" by the command MAIL, DATA or the address of a recipient, in
 place of 250; "user" and "password", asked of every client; "certificate" and "key" for STARTTLS, with
-"implicit" for TLS from the first byte; "silent", the server takes a message and never answers.
+"implicit" for TLS from the first byte; "silent", the server takes a message and never answers; "delay", the seconds that it takes for the answer.
 """
 
 import asyncio
@@ -55,6 +55,7 @@ class Handler:
         )
         if options.get("silent"):
             await asyncio.sleep(3600)
+        await asyncio.sleep(options.get("delay", 0))
         return "250 taken"
 
 

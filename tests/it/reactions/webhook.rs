@@ -1,7 +1,7 @@
 //! Webhooks: what is sent, and what follows from the answer.
 
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use super::receiver::Receiver;
+use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
@@ -9,83 +9,14 @@ use eclusa::config::reactions::webhook::WebhookSettings;
 use eclusa::reactions::webhook::Webhook;
 use eclusa::reactions::{Handler, HandlerError, Run};
 use futures::{StreamExt as _, stream};
-use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub(super) const SOON: Duration = Duration::from_secs(60);
 const FIRST: [u8; 24] = [1; 24];
 const SECOND: [u8; 64] = [2; 64];
 const DATA: &str = r#"{"plan": "pro",  "amount":12345678901234567890.10}"#;
-
-struct Request {
-    line: String,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
-/// An HTTP server that keeps what it receives.
-pub(super) struct Receiver {
-    pub(super) port: u16,
-    received: Arc<Mutex<Vec<Request>>>,
-    connections: Arc<AtomicUsize>,
-    server: ServerHandle,
-}
-
-impl Receiver {
-    pub(super) async fn start(
-        answer: impl Fn(&HttpRequest) -> HttpResponse + Send + Sync + 'static,
-    ) -> Self {
-        let answer = Arc::new(answer);
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (kept, count) = (Arc::clone(&received), Arc::clone(&connections));
-        let server = HttpServer::new(move || {
-            let (answer, kept) = (Arc::clone(&answer), Arc::clone(&kept));
-            App::new().default_service(web::to(move |request: HttpRequest, body: String| {
-                let headers = request
-                    .headers()
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
-                kept.lock().push(Request {
-                    line: format!("{} {}", request.method(), request.uri()),
-                    headers: headers.collect(),
-                    body,
-                });
-                std::future::ready(answer(&request))
-            }))
-        })
-        .workers(1)
-        .disable_signals()
-        .on_connect(move |_, _| {
-            count.fetch_add(1, Ordering::SeqCst);
-        })
-        .bind(("127.0.0.1", 0))
-        .unwrap();
-        let port = server.addrs()[0].port();
-        let running = server.run();
-        let server = running.handle();
-        tokio::spawn(running);
-        Self {
-            port,
-            received,
-            connections,
-            server,
-        }
-    }
-
-    pub(super) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-
-    pub(super) async fn stop(self) {
-        self.server.stop(false).await;
-    }
-}
 
 /// Settings for a path of a server on this machine.
 pub(super) fn settings(port: u16, path: &str) -> WebhookSettings {
@@ -123,7 +54,7 @@ pub(super) async fn failure(webhook: &Webhook) -> String {
 }
 
 /// HMAC-SHA256 as RFC 2104 writes it, for keys of at most a block.
-fn hmac(key: &[u8], message: &[u8]) -> String {
+pub(super) fn hmac(key: &[u8], message: &[u8]) -> String {
     let padded = |pad: u8| {
         let mut block = [pad; 64];
         block.iter_mut().zip(key).for_each(|(b, k)| *b ^= k);

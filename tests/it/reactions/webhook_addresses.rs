@@ -1,6 +1,7 @@
 //! Webhooks: which addresses they connect to.
 
-use super::webhook::{Receiver, SOON, failure, run, settings};
+use super::receiver::Receiver;
+use super::webhook::{SOON, failure, run, settings};
 use crate::harness::eventually;
 use actix_web::HttpResponse;
 use async_trait::async_trait;
