@@ -2,9 +2,7 @@
 
 use crate::event::{StoredEvent, id};
 use crate::store::StoreError;
-use crate::store::reactions::{
-    Due, EndedRun, Ending, FirstOutcomes, QueuedRun, kept_error, kept_history,
-};
+use crate::store::reactions::{Due, EndedRun, FirstOutcomes, QueuedRun, kept_error, kept_history};
 use crate::supervision::failpoint;
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::sql_types::{
@@ -27,10 +25,12 @@ const ENDED: &str = "\
              AS t (position, event_id, state, attempts, took, error) \
         CROSS JOIN LATERAL (SELECT epoch FROM reaction_epochs WHERE from_position < t.position \
                             ORDER BY from_position DESC LIMIT 1) AS e \
-        ON CONFLICT DO NOTHING RETURNING state \
+        ON CONFLICT DO NOTHING RETURNING event_id, state \
+    ), counted AS ( \
+        INSERT INTO reaction_counts (reaction, succeeded) \
+        SELECT $1, count(*) FROM ended WHERE state = 'succeeded' HAVING count(*) > 0 \
     ) \
-    INSERT INTO reaction_counts (reaction, succeeded) \
-    SELECT $1, count(*) FROM ended WHERE state = 'succeeded' HAVING count(*) > 0";
+    SELECT event_id FROM ended WHERE state = 'failed'";
 
 /// One after the other for an order key, with the end of an earlier run of it; see `reaction_queue`.
 pub(super) const LOCK_KEYS: &str = "\
@@ -62,7 +62,13 @@ const QUEUED: &str = "\
                 THEN 'infinity' \
                 ELSE coalesce(t.due_at, clock_timestamp() + make_interval(secs => t.due_after)) END, \
            t.attempts, t.alone, t.history::jsonb \
-    FROM t JOIN open USING (position)";
+    FROM t JOIN open USING (position) RETURNING (event->>'id')::uuid AS event_id";
+
+#[derive(diesel::QueryableByName)]
+struct EventRow {
+    #[diesel(sql_type = UuidType)]
+    event_id: Uuid,
+}
 
 /// For writers that did not know of the reaction yet.
 pub(super) const NOT_PROCESSED: &str = "\
@@ -105,7 +111,7 @@ async fn ended(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) -> 
     let took: Vec<i64> = runs.iter().map(|run| micros(run.took)).collect();
     let error = |run: &&EndedRun| run.error.as_deref().map(kept_error);
     let errors: Vec<Option<String>> = runs.iter().map(error).collect();
-    sql_query(ENDED)
+    let failed: Vec<EventRow> = sql_query(ENDED)
         .bind::<Integer, _>(outcomes.reaction)
         .bind::<Text, _>(&*outcomes.worker)
         .bind::<Array<BigInt>, _>(positions)
@@ -114,14 +120,9 @@ async fn ended(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) -> 
         .bind::<Array<Integer>, _>(attempts)
         .bind::<Array<BigInt>, _>(took)
         .bind::<Array<Nullable<Text>>, _>(errors)
-        .execute(connection)
+        .load(connection)
         .await?;
-    let failed = runs.iter().filter(|run| run.ending == Ending::Failed);
-    let failed: Vec<Uuid> = failed.map(|run| run.event_id).collect();
-    if !failed.is_empty() {
-        not_processed(connection, &failed).await?;
-    }
-    Ok(())
+    not_processed(connection, failed).await
 }
 
 async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) -> QueryResult<()> {
@@ -136,7 +137,6 @@ async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) ->
             .await?;
     }
     let ids: Vec<Uuid> = runs.iter().map(|run| run.event.event_id).collect();
-    not_processed(connection, &ids).await?;
     let positions: Vec<i64> = runs.iter().map(|run| run.position.0).collect();
     let events: Vec<String> = runs.iter().map(|run| text_of(&run.event)).collect();
     let unique_keys: Vec<Option<&str>> = runs.iter().map(|run| run.unique_key.as_deref()).collect();
@@ -146,7 +146,7 @@ async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) ->
     let alone: Vec<bool> = runs.iter().map(|run| run.alone).collect();
     let history = |run: &&QueuedRun| json(&kept_history(run.history.clone()));
     let histories: Vec<String> = runs.iter().map(history).collect();
-    sql_query(QUEUED)
+    let queued: Vec<EventRow> = sql_query(QUEUED)
         .bind::<Integer, _>(outcomes.reaction)
         .bind::<Text, _>(&*outcomes.worker)
         .bind::<Array<BigInt>, _>(positions)
@@ -159,19 +159,25 @@ async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) ->
         .bind::<Array<Integer>, _>(attempts)
         .bind::<Array<Bool>, _>(alone)
         .bind::<Array<Text>, _>(histories)
-        .execute(connection)
+        .load(connection)
         .await?;
-    Ok(())
+    not_processed(connection, queued).await
 }
 
-/// These events have an open or a failed run.
-pub(super) async fn not_processed(
+/// These events have an open or a failed run since this transaction. One whose run was decided before keeps its mark: it
+/// may lie behind the stretches, which mark each event once.
+async fn not_processed(
     connection: &mut AsyncPgConnection,
-    ids: &[Uuid],
+    events: Vec<EventRow>,
 ) -> QueryResult<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = events.into_iter().map(|event| event.event_id).collect();
+    let days = days(&ids);
     sql_query(NOT_PROCESSED)
         .bind::<Array<UuidType>, _>(ids)
-        .bind::<Array<Date>, _>(days(ids))
+        .bind::<Array<Date>, _>(days)
         .execute(connection)
         .await?;
     Ok(())

@@ -1,6 +1,9 @@
 //! Reactions: each run gets its outcome; and their handlers, each against a real server.
 
 mod amqp;
+mod child;
+mod completing;
+mod effects;
 mod email;
 mod operation;
 mod receiver;
