@@ -95,6 +95,14 @@ impl Driver for Completer {
             match marked {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
+                // A handler's transaction may be open with a run that it completes.
+                Err(EffectError::Store(error)) if error.kind() == ErrorKind::Transient => {
+                    tracing::warn!(%error, "events are marked as processed later");
+                    tokio::select! {
+                        () = tokio::time::sleep(PAUSES.1) => continue,
+                        () = drive.interruption.comes() => return Ok(()),
+                    }
+                }
                 Err(EffectError::Store(error)) => return Err(failed(error)),
                 Err(EffectError::Refused(message)) => {
                     return Err(failed(StoreError::new(ErrorKind::Transient, message)));

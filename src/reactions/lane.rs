@@ -382,11 +382,20 @@ impl Lane {
 
     fn stored(&mut self, step: StoredStep) {
         if step.stored.is_none() {
-            let pause = match &step.error {
-                Some(EffectError::Store(error)) => self.trouble("outcomes cannot be stored", error),
-                _ => self.backoff.next_pause(),
-            };
-            return self.outcomes.hold(pause);
+            match &step.error {
+                Some(EffectError::Store(error)) if !step.failed => {
+                    tracing::warn!(follower = self.record.name, %error, "some outcomes are stored later");
+                }
+                Some(EffectError::Store(error)) => {
+                    let pause = self.trouble("outcomes cannot be stored", error);
+                    self.outcomes.hold(pause);
+                }
+                _ => {
+                    let pause = self.backoff.next_pause();
+                    self.outcomes.hold(pause);
+                }
+            }
+            return;
         }
         self.backoff.reset();
         failpoint::hit("reaction.stored");
@@ -433,6 +442,9 @@ impl Lane {
             QueueNews::Taken(Err(error)) | QueueNews::Finished(Err(error)) => {
                 let pause = self.trouble("the queue cannot be used", &error);
                 self.queue.rest(pause);
+            }
+            QueueNews::Refused(error) => {
+                tracing::warn!(follower = self.record.name, %error, "some outcomes are stored later");
             }
             QueueNews::Finished(Ok(())) => {
                 self.backoff.reset();

@@ -6,6 +6,7 @@
 //! but the database is needed for it.
 
 mod attempts;
+mod backlog;
 mod completer;
 pub mod completion;
 mod decision;

@@ -1,6 +1,7 @@
 //! First outcomes of a lane, from the end of an attempt to the step that stores them.
 
 use super::attempts::Attempted;
+use super::backlog::{Backlog, Batch, Company};
 use super::decision::Decision;
 use super::handler::HandlerError;
 use super::queue::{ROLLED_BACK, some};
@@ -17,11 +18,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How long a step waits for a row that a handler's open transaction may have inserted.
-const DOUBT: Duration = Duration::from_millis(200);
-/// How long the outcome of such a handler then waits for its next step.
-const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 
 /// The outcome of a slot.
 #[derive(Debug, Clone)]
@@ -114,9 +110,11 @@ pub(super) struct StoredStep {
     pub(super) stored: Option<()>,
     /// Why.
     pub(super) error: Option<EffectError>,
+    /// Nothing at all can be stored for a while, and not only these.
+    pub(super) failed: bool,
 }
 
-type Storing = BoxFuture<'static, (Stepper, Result<bool, EffectError>, Vec<FirstOutcome>)>;
+type Storing = BoxFuture<'static, (Stepper, Result<bool, EffectError>, Batch<FirstOutcome>)>;
 
 /// Outcomes on their way into the store.
 pub(super) struct Outcomes {
@@ -125,16 +123,11 @@ pub(super) struct Outcomes {
     pub(super) keys: Keys,
     /// While no step is under way.
     stepper: Option<Stepper>,
-    decided: Vec<FirstOutcome>,
-    /// Those of handlers that may have stored them in a transaction that is open still.
-    in_doubt: Vec<(Instant, FirstOutcome)>,
+    backlog: Backlog<FirstOutcome>,
     storing: Option<Storing>,
-    is_doubtful: bool,
     stored_at: Instant,
     /// The store is not to be asked before.
     hold: Option<Instant>,
-    /// After a batch that the store refuses: one at a time.
-    singly: bool,
 }
 
 impl Outcomes {
@@ -144,23 +137,20 @@ impl Outcomes {
             worker,
             keys,
             stepper: Some(stepper),
-            decided: Vec::new(),
-            in_doubt: Vec::new(),
+            backlog: Backlog::new(),
             storing: None,
-            is_doubtful: false,
             stored_at: Instant::now(),
             hold: None,
-            singly: false,
         }
     }
 
     /// How many are not stored.
     pub(super) fn unstored(&self) -> usize {
-        self.decided.len() + self.in_doubt.len() + usize::from(self.storing.is_some())
+        self.backlog.len() + usize::from(self.storing.is_some())
     }
 
     pub(super) fn push(&mut self, outcome: FirstOutcome) {
-        self.decided.push(outcome);
+        self.backlog.push(outcome);
     }
 
     /// Takes in the end of a first attempt, and says what follows.
@@ -180,9 +170,9 @@ impl Outcomes {
         let outcome =
             FirstOutcome::attempted(attempted, key, decision.clone(), self.keys, &self.worker);
         if attempted.completed {
-            self.in_doubt.push((Instant::now(), outcome));
+            self.backlog.push_doubtful(outcome);
         } else {
-            self.decided.push(outcome);
+            self.backlog.push(outcome);
         }
         decision
     }
@@ -197,11 +187,8 @@ impl Outcomes {
             .as_ref()
             .filter(|stepper| low > stepper.position)
             .map(|_| self.stored_at + Duration::from_secs(1));
-        let doubt = self.in_doubt.iter().map(|(at, _)| *at).min();
-        let wanted = match self.decided.is_empty() {
-            true => progress.into_iter().chain(doubt).min()?,
-            false => self.stored_at,
-        };
+        let outcome = self.backlog.due_at();
+        let wanted = progress.into_iter().chain(outcome).min()?;
         Some(self.hold.map_or(wanted, |hold| hold.max(wanted)))
     }
 
@@ -220,20 +207,10 @@ impl Outcomes {
         let Some(mut stepper) = self.stepper.take() else {
             return;
         };
-        let mut outcomes = match self.singly {
-            true => self.decided.pop().into_iter().collect(),
-            false => std::mem::take(&mut self.decided),
-        };
-        self.is_doubtful = false;
-        if outcomes.is_empty()
-            && let Some(at) = self.in_doubt.iter().position(|(at, _)| *at <= now)
-        {
-            outcomes.push(self.in_doubt.swap_remove(at).1);
-            self.is_doubtful = true;
-        }
+        let batch = self.backlog.take(now);
         self.hold = None;
-        let to = low_with(&outcomes).max(stepper.position);
-        let effect = Arc::new(self.effect(&outcomes));
+        let to = low_with(&batch.outcomes).max(stepper.position);
+        let effect = Arc::new(self.effect(&batch));
         self.storing = Some(
             async move {
                 let result = stepper.step(to, begun, effect).await;
@@ -242,59 +219,60 @@ impl Outcomes {
                     Ok(false) => stepper.reload().await.map(|_| false).map_err(Into::into),
                     result => result,
                 };
-                (stepper, result, outcomes)
+                (stepper, result, batch)
             }
             .boxed(),
         );
     }
 
-    fn effect(&self, outcomes: &[FirstOutcome]) -> FirstOutcomes {
+    fn effect(&self, batch: &Batch<FirstOutcome>) -> FirstOutcomes {
         let mut effect = FirstOutcomes {
             reaction: self.reaction,
             worker: Arc::clone(&self.worker),
             ended: Vec::new(),
             queued: Vec::new(),
-            lock_timeout: self.is_doubtful.then_some(DOUBT),
+            lock_timeout: None,
         };
-        for outcome in outcomes {
+        for outcome in &batch.outcomes {
             match outcome {
                 FirstOutcome::Ended(run) => effect.ended.push(run.clone()),
                 FirstOutcome::Queued(run) => effect.queued.push(run.clone()),
             }
+        }
+        // Besides rows that a handler may have inserted there are the locks of order keys to wait for.
+        let has_key = effect.queued.iter().any(|run| run.order_key.is_some());
+        if batch.company != Company::All || has_key {
+            effect.lock_timeout = Some(batch.company.lock_timeout());
         }
         effect
     }
 
     /// Waits for the end of the step. Never ends if there is none.
     pub(super) async fn stored(&mut self) -> StoredStep {
-        let (stepper, result, outcomes) = some(&mut self.storing).await;
+        let (stepper, result, batch) = some(&mut self.storing).await;
         self.storing = None;
         self.stepper = Some(stepper);
-        let now = Instant::now();
         let error = match result {
             Ok(true) => {
-                self.stored_at = now;
-                self.singly = false;
+                self.stored_at = Instant::now();
                 return StoredStep {
-                    outcomes,
+                    outcomes: batch.outcomes,
                     stored: Some(()),
                     error: None,
+                    failed: false,
                 };
             }
             Ok(false) => None,
             Err(error) => Some(error),
         };
-        if self.is_doubtful {
-            let again = now + DOUBT_AGAIN;
-            self.in_doubt
-                .extend(outcomes.into_iter().map(|one| (again, one)));
-        } else {
-            self.singly = error.is_some() && outcomes.len() > 1;
-            self.decided.extend(outcomes);
-        }
+        let kind = match &error {
+            Some(EffectError::Store(error)) => Some(error.kind()),
+            _ => None,
+        };
         StoredStep {
             outcomes: Vec::new(),
             stored: None,
+            failed: self.backlog.refused(batch, kind),
             error,
         }
     }
@@ -306,7 +284,7 @@ impl Outcomes {
 
     /// The position is stored with nothing begun behind it.
     pub(super) async fn end(&mut self, low: Position) -> Result<(), EffectError> {
-        let effect = Arc::new(self.effect(&[]));
+        let effect = Arc::new(self.effect(&Batch::default()));
         if let Some(stepper) = &mut self.stepper {
             // Refused, it stays as it is: the next holder takes more care than needed.
             stepper.step(low.max(stepper.position), 0, effect).await?;
@@ -316,7 +294,7 @@ impl Outcomes {
 
     /// Stores that handlers may be started from now on.
     pub(super) async fn begin(&mut self, begun: u32) -> Result<bool, EffectError> {
-        let effect = Arc::new(self.effect(&[]));
+        let effect = Arc::new(self.effect(&Batch::default()));
         match &mut self.stepper {
             Some(stepper) => stepper.step(stepper.position, begun, effect).await,
             None => Ok(false),

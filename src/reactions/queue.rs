@@ -1,10 +1,13 @@
 //! The queue of a reaction as a lane works on it: claims of what is due, and their outcomes.
 
 use super::attempts::{Attempted, Gate, Started};
+use super::backlog::{Backlog, Batch};
 use super::decision::Decision;
 use super::handler::HandlerError;
 use super::reaction::Plan;
-use crate::store::reactions::{Claim, ClaimOutcome, Claimed, ClaimedRun, Ending, FinishedClaim};
+use crate::store::reactions::{
+    Claim, ClaimOutcome, Claimed, ClaimedRun, Ending, FinishedClaim, FinishedClaims,
+};
 use crate::store::{Store, StoreError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -38,7 +41,8 @@ pub(super) struct Queue {
     look_alone_at: Option<Instant>,
     claiming: Option<BoxFuture<'static, Result<Taken, StoreError>>>,
     entering: Option<BoxFuture<'static, OwnedRwLockWriteGuard<()>>>,
-    finished: Vec<FinishedClaim>,
+    finished: Backlog<FinishedClaim>,
+    /// The store is not to be asked before.
     finish_at: Instant,
     /// Outcomes that are being stored.
     storing: usize,
@@ -46,13 +50,15 @@ pub(super) struct Queue {
 }
 
 /// Outcomes, and how many of them were not stored because another claim had taken their run over.
-type Finishing = (Vec<FinishedClaim>, Result<u64, StoreError>);
+type Finishing = (Batch<FinishedClaim>, Result<u64, StoreError>);
 
 /// What has happened.
 pub(super) enum QueueNews {
     Taken(Result<Taken, StoreError>),
     /// Outcomes are stored, or are to be stored again.
     Finished(Result<(), StoreError>),
+    /// Outcomes are refused, and stored later; others are not kept waiting.
+    Refused(StoreError),
     /// The one run that runs alone may be claimed.
     Entered,
 }
@@ -75,7 +81,7 @@ impl Queue {
             look_alone_at: None,
             claiming: None,
             entering: None,
-            finished: Vec::new(),
+            finished: Backlog::new(),
             finish_at: Instant::now(),
             storing: 0,
             finishing: None,
@@ -92,7 +98,11 @@ impl Queue {
 
     /// When outcomes are to be stored.
     pub(super) fn finish_at(&self) -> Option<Instant> {
-        (self.finishing.is_none() && !self.finished.is_empty()).then_some(self.finish_at)
+        let due = self
+            .finished
+            .due_at()
+            .filter(|_| self.finishing.is_none())?;
+        Some(due.max(self.finish_at))
     }
 
     /// A run is due after this time.
@@ -161,13 +171,16 @@ impl Queue {
                 self.claiming = Some(claiming.boxed());
                 QueueNews::Entered
             }
-            (finished, result) = some(&mut self.finishing) => {
+            (batch, result) = some(&mut self.finishing) => {
                 self.finishing = None;
                 self.storing = 0;
-                if result.is_err() {
-                    self.finished.extend(finished);
+                match result {
+                    Ok(_) => QueueNews::Finished(Ok(())),
+                    Err(error) if self.finished.refused(batch, Some(error.kind())) => {
+                        QueueNews::Finished(Err(error))
+                    }
+                    Err(error) => QueueNews::Refused(error),
                 }
-                QueueNews::Finished(result.map(|_| ()))
             }
         }
     }
@@ -243,32 +256,43 @@ impl Queue {
                 }
             }
         };
-        self.finished.push(FinishedClaim {
+        let finished = FinishedClaim {
             position: attempted.of.position,
             event_id: attempted.of.event.event_id,
             token,
             attempt: attempted.of.attempt,
             took: attempted.took,
             outcome,
-        });
+        };
+        match attempted.completed {
+            true => self.finished.push_doubtful(finished),
+            false => self.finished.push(finished),
+        }
         decision
     }
 
     /// Stores outcomes, if none are being stored.
     pub(super) fn finish(&mut self) {
-        if self.finishing.is_some() || self.finished.is_empty() || self.finish_at > Instant::now() {
+        let now = Instant::now();
+        if self.finish_at().is_none_or(|due| due > now) {
             return;
         }
-        let finished = std::mem::take(&mut self.finished);
-        self.storing = finished.len();
+        let batch = self.finished.take(now);
+        self.storing = batch.outcomes.len();
         let (store, worker, reaction) = (
             Arc::clone(&self.store),
             Arc::clone(&self.worker),
             self.reaction,
         );
         let finishing = async move {
-            let result = store.finish(reaction, &worker, finished.clone()).await;
-            (finished, result)
+            let finished = FinishedClaims {
+                reaction,
+                worker,
+                claims: batch.outcomes.clone(),
+                lock_timeout: batch.company.lock_timeout(),
+            };
+            let result = store.finish(finished).await;
+            (batch, result)
         };
         self.finishing = Some(finishing.boxed());
     }

@@ -272,6 +272,18 @@ pub struct FinishedClaim {
     pub outcome: ClaimOutcome,
 }
 
+/// Claimed runs with their outcomes, which are stored in one transaction.
+#[derive(Debug, Clone)]
+pub struct FinishedClaims {
+    pub reaction: i32,
+    /// This process.
+    pub worker: Arc<str>,
+    pub claims: Vec<FinishedClaim>,
+    /// How long to wait for a lock that an open transaction has, where that is possible. What is not had by then
+    /// fails with an error that may pass.
+    pub lock_timeout: Duration,
+}
+
 /// A run that its handler completes in a transaction of its own.
 #[derive(Debug, Clone)]
 pub struct Completed {
@@ -330,12 +342,7 @@ pub trait ReactionStore: Send + Sync {
 
     /// Stores what became of claimed runs. What another claim has taken over is left alone; returns how many were
     /// not.
-    async fn finish(
-        &self,
-        reaction: i32,
-        worker: &str,
-        finished: Vec<FinishedClaim>,
-    ) -> Result<u64, StoreError>;
+    async fn finish(&self, finished: FinishedClaims) -> Result<u64, StoreError>;
 }
 
 /// An error as it is kept: of bounded length, and without zeros, which PostgreSQL refuses.

@@ -1,6 +1,7 @@
 //! The mark `processed` of the log.
 
 use super::commits::{behind, seq_of};
+use super::reaction_queue::limit_locks;
 use crate::store::StoreError;
 use crate::store::commit_log::{Position, TypePatterns};
 use crate::store::reactions::MarkProcessed;
@@ -9,12 +10,16 @@ use diesel::sql_types::{Array, BigInt, Bool, Date, Text, Uuid as UuidType};
 use diesel::{QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The end of a run of the queue and the marks of a stretch come one after the other: each sees what the other
 /// has done.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7161677777369124867)";
 const LOCK_SHARED: &str = "SELECT pg_advisory_xact_lock_shared(7161677777369124867)";
+
+/// How long the marks of a stretch wait for a lock.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Those that have events of a type that a reaction is or was declared for.
 const COMMITS: &str = "\
@@ -61,6 +66,9 @@ pub(in crate::store) async fn mark(
 }
 
 async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> QueryResult<()> {
+    // While this waits, no run of the queue can end: a transaction of a handler that is open for long must not
+    // keep them from it.
+    limit_locks(connection, PATIENCE).await?;
     sql_query(LOCK).execute(connection).await?;
     let mut awaited = super::reactions::awaited(connection).await?;
     awaited.extend(super::reactions::removed(connection).await?);

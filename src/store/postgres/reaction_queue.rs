@@ -6,8 +6,8 @@ use super::transactions::in_transaction;
 use crate::event::StoredEvent;
 use crate::store::commit_log::Position;
 use crate::store::reactions::{
-    Attempt, Claim, ClaimOutcome, Claimed, ClaimedRun, Ending, FinishedClaim, LOST, MAX_HISTORY,
-    kept_error,
+    Attempt, Claim, ClaimOutcome, Claimed, ClaimedRun, Ending, FinishedClaim, FinishedClaims, LOST,
+    MAX_HISTORY, kept_error,
 };
 use crate::store::rows::JsonColumn;
 use chrono::Utc;
@@ -179,15 +179,30 @@ pub(super) const PROMOTE: &str = "\
 
 pub(super) async fn finish(
     connection: &mut AsyncPgConnection,
-    reaction: i32,
-    worker: &str,
-    finished: &[FinishedClaim],
+    finished: &FinishedClaims,
 ) -> QueryResult<u64> {
+    let FinishedClaims {
+        reaction,
+        worker,
+        claims,
+        lock_timeout,
+    } = finished;
     in_transaction(connection, async |connection| {
+        limit_locks(connection, *lock_timeout).await?;
         processed::hold_marks(connection).await?;
-        finish_in(connection, reaction, worker, finished).await
+        finish_in(connection, *reaction, worker, claims).await
     })
     .await
+}
+
+/// Has the open transaction wait for each of its locks so long at most.
+pub(super) async fn limit_locks(
+    connection: &mut AsyncPgConnection,
+    limit: Duration,
+) -> QueryResult<()> {
+    let set = format!("SET LOCAL lock_timeout = {}", limit.as_millis().max(1));
+    sql_query(set).execute(connection).await?;
+    Ok(())
 }
 
 /// The same in an open transaction, behind [`processed::hold_marks`].

@@ -1,5 +1,6 @@
 //! First outcomes of runs, in the transaction of a lane's step.
 
+use super::reaction_queue::limit_locks;
 use crate::event::{StoredEvent, id};
 use crate::store::StoreError;
 use crate::store::reactions::{Due, EndedRun, FirstOutcomes, QueuedRun, kept_error, kept_history};
@@ -88,8 +89,7 @@ pub(in crate::store) async fn record(
 
 async fn store(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) -> QueryResult<()> {
     if let Some(limit) = outcomes.lock_timeout {
-        let set = format!("SET LOCAL lock_timeout = {}", limit.as_millis().max(1));
-        sql_query(set).execute(connection).await?;
+        limit_locks(connection, limit).await?;
     }
     if !outcomes.ended.is_empty() {
         ended(connection, outcomes).await?;

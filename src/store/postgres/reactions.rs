@@ -9,7 +9,7 @@ use crate::store::StoreError;
 use crate::store::commit_log::{CommitLog, Position, ROUND};
 use crate::store::followers::{FollowerKind, FollowerRecord, Start};
 use crate::store::reactions::{
-    Claim, Claimed, FinishedClaim, QueueKey, ReactionDeclaration, ReactionRecord, ReactionStore,
+    Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionRecord, ReactionStore,
     parse_lane,
 };
 use async_trait::async_trait;
@@ -185,15 +185,10 @@ impl ReactionStore for PostgresStore {
             .await
     }
 
-    async fn finish(
-        &self,
-        reaction: i32,
-        worker: &str,
-        finished: Vec<FinishedClaim>,
-    ) -> Result<u64, StoreError> {
+    async fn finish(&self, finished: FinishedClaims) -> Result<u64, StoreError> {
         self.pools
             .follow(async |connection| {
-                reaction_queue::finish(connection, reaction, worker, &finished)
+                reaction_queue::finish(connection, &finished)
                     .await
                     .map_err(StoreError::postgres_read)
             })

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::commit_log::Position;
 use crate::store::followers::{FollowerKind, FollowerRecord, FollowerState, OnError, Start};
 use crate::store::reactions::{
-    Claim, Claimed, FinishedClaim, QueueKey, ReactionDeclaration, ReactionRecord, ReactionStore,
+    Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionRecord, ReactionStore,
     lane_name, parse_lane,
 };
 use crate::store::rows::TimeColumn;
@@ -253,16 +253,18 @@ impl ReactionStore for SqliteStore {
             .await
     }
 
-    async fn finish(
-        &self,
-        reaction: i32,
-        worker: &str,
-        finished: Vec<FinishedClaim>,
-    ) -> Result<u64, StoreError> {
-        let worker = worker.to_owned();
+    async fn finish(&self, finished: FinishedClaims) -> Result<u64, StoreError> {
         self.writer
-            .ask(finished.len(), move |c| {
-                Ok(reaction_queue::finish(c, reaction, &worker, &finished)?)
+            .ask(finished.claims.len(), move |c| {
+                let FinishedClaims {
+                    reaction, worker, ..
+                } = &finished;
+                Ok(reaction_queue::finish(
+                    c,
+                    *reaction,
+                    worker,
+                    &finished.claims,
+                )?)
             })
             .await
     }

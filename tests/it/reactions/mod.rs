@@ -6,6 +6,7 @@ mod completing;
 mod effects;
 mod email;
 mod operation;
+mod held_open;
 mod receiver;
 mod running;
 mod signup;
