@@ -1,16 +1,23 @@
 //! Reactions: each run gets its outcome; and their handlers, each against a real server.
 
 mod amqp;
+mod by_settings;
 mod child;
 mod completing;
 mod effects;
 mod email;
 mod operation;
+mod failing;
 mod held_open;
+mod killed;
+mod poison;
 mod receiver;
+mod recorded;
 mod running;
 mod signup;
 mod smtp_server;
+mod standing_still;
+mod starts;
 mod webhook;
 mod webhook_addresses;
 mod webhook_tls;
