@@ -28,6 +28,7 @@ pub(super) mod reaction_runs;
 mod reactions;
 mod read;
 mod record;
+mod removed_reactions;
 mod retention;
 mod run_commands;
 mod run_positions;

@@ -1,7 +1,7 @@
 //! The mark `processed` of the log.
 
 use super::commits::{behind, seq_of};
-use super::reaction_queue::limit_locks;
+use super::transactions::limit_locks;
 use crate::store::StoreError;
 use crate::store::commit_log::{Position, TypePatterns};
 use crate::store::reactions::MarkProcessed;
@@ -71,7 +71,7 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
     limit_locks(connection, PATIENCE).await?;
     sql_query(LOCK).execute(connection).await?;
     let mut awaited = super::reactions::awaited(connection).await?;
-    awaited.extend(super::reactions::removed(connection).await?);
+    awaited.extend(super::removed_reactions::types(connection).await?);
     if awaited.is_empty() {
         return Ok(());
     }

@@ -3,23 +3,19 @@
 use super::commits::end;
 use super::follower_commands::notify;
 use super::follower_records::floor;
-use super::processed;
 use super::reactions::with_lanes;
+use super::removed_reactions;
 use super::schema::{followers, reactions};
-use super::transactions::{PATIENCE, in_transaction};
+use super::transactions::{PATIENCE, in_transaction, limit_locks};
 use crate::store::followers::{Commanded, FollowerState};
 use crate::store::reactions::ReactionRecord;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Integer, Text, Uuid as UuidType};
+use diesel::sql_types::{Array, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use uuid::Uuid;
 
 /// Declarations and commands come one after the other, and no commit is numbered meanwhile.
 const HOLD_NUMBERING: &str = "SELECT pg_advisory_xact_lock(7161677777369124866)";
-
-/// Most events that one statement marks.
-const MARKED: usize = 10_000;
 
 /// The reaction as it is.
 async fn find(
@@ -50,7 +46,7 @@ async fn pause_in(
     name: &str,
     paused: bool,
 ) -> QueryResult<Commanded> {
-    sql_query(PATIENCE).execute(connection).await?;
+    limit_locks(connection, PATIENCE).await?;
     sql_query(HOLD_NUMBERING).execute(connection).await?;
     let Some(reaction) = find(connection, name).await? else {
         return Ok(Commanded::Unknown);
@@ -113,23 +109,6 @@ async fn pause_in(
 /// A lane's step refers to the row while it is under way.
 const LOCK_LANES: &str = "SELECT FROM followers WHERE name = ANY ($1) ORDER BY name FOR UPDATE";
 
-/// What keeps events from being processed.
-const UNDONE: &str = "\
-    SELECT event_id, position FROM reaction_runs \
-    WHERE reaction = $1 AND state IN ('open', 'failed')";
-
-#[derive(QueryableByName)]
-struct UndoneRow {
-    #[diesel(sql_type = UuidType)]
-    event_id: Uuid,
-    #[diesel(sql_type = BigInt)]
-    position: i64,
-}
-
-const REMEMBER: &str = "\
-    INSERT INTO removed_reactions (id, types, until) \
-    SELECT $1, coalesce(array_agg(DISTINCT t.word), '{}'), $3 \
-    FROM follower_declarations AS d, unnest(d.types) AS t (word) WHERE d.follower = ANY ($2)";
 const REMOVE_LANES: &str = "DELETE FROM followers WHERE name = ANY ($1)";
 
 pub(super) async fn remove(
@@ -143,9 +122,8 @@ pub(super) async fn remove(
 }
 
 async fn remove_in(connection: &mut AsyncPgConnection, name: &str) -> QueryResult<Commanded> {
-    sql_query(PATIENCE).execute(connection).await?;
+    limit_locks(connection, PATIENCE).await?;
     sql_query(HOLD_NUMBERING).execute(connection).await?;
-    processed::hold_marks(connection).await?;
     let Some(reaction) = find(connection, name).await? else {
         return Ok(Commanded::Unknown);
     };
@@ -165,30 +143,16 @@ async fn remove_in(connection: &mut AsyncPgConnection, name: &str) -> QueryResul
         .for_update()
         .first::<i32>(connection)
         .await?;
-    let undone: Vec<UndoneRow> = sql_query(UNDONE)
-        .bind::<Integer, _>(reaction.id)
-        .load(connection)
-        .await?;
     let end = end(connection).await?;
-    sql_query(REMEMBER)
-        .bind::<Integer, _>(reaction.id)
-        .bind::<Array<Text>, _>(&lanes)
-        .bind::<BigInt, _>(end.0)
-        .execute(connection)
-        .await?;
+    removed_reactions::remember(connection, reaction.id, &lanes, end.0).await?;
     sql_query(REMOVE_LANES)
         .bind::<Array<Text>, _>(&lanes)
         .execute(connection)
         .await?;
-    // The queue and the counts go with it, the outcomes with the retention.
+    // The queue and the counts go with it, the outcomes later.
     diesel::delete(reactions::table.find(reaction.id))
         .execute(connection)
         .await?;
-    for undone in undone.chunks(MARKED) {
-        let ids: Vec<Uuid> = undone.iter().map(|row| row.event_id).collect();
-        let positions: Vec<i64> = undone.iter().map(|row| row.position).collect();
-        processed::mark_ended(connection, &ids, &positions).await?;
-    }
     notify(connection).await?;
     Ok(Commanded::Done)
 }

@@ -2,7 +2,7 @@
 
 use super::processed;
 use super::reaction_runs::{LOCK_KEYS, json, micros};
-use super::transactions::in_transaction;
+use super::transactions::{in_transaction, limit_locks};
 use crate::event::StoredEvent;
 use crate::store::commit_log::Position;
 use crate::store::reactions::{
@@ -193,16 +193,6 @@ pub(super) async fn finish(
         finish_in(connection, *reaction, worker, claims).await
     })
     .await
-}
-
-/// Has the open transaction wait for each of its locks so long at most.
-pub(super) async fn limit_locks(
-    connection: &mut AsyncPgConnection,
-    limit: Duration,
-) -> QueryResult<()> {
-    let set = format!("SET LOCAL lock_timeout = {}", limit.as_millis().max(1));
-    sql_query(set).execute(connection).await?;
-    Ok(())
 }
 
 /// The same in an open transaction, behind [`processed::hold_marks`].

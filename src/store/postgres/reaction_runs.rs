@@ -1,6 +1,6 @@
 //! First outcomes of runs, in the transaction of a lane's step.
 
-use super::reaction_queue::limit_locks;
+use super::transactions::limit_locks;
 use crate::event::{StoredEvent, id};
 use crate::store::StoreError;
 use crate::store::reactions::{Due, EndedRun, FirstOutcomes, QueuedRun, kept_error, kept_history};

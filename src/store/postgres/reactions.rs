@@ -30,8 +30,6 @@ const AWAITED: &str = "\
     SELECT DISTINCT unnest(d.types) AS word FROM followers AS f \
     JOIN follower_declarations AS d ON d.follower = f.name WHERE f.kind = 'reaction'";
 
-const REMOVED: &str = "SELECT DISTINCT unnest(types) AS word FROM removed_reactions";
-
 #[derive(QueryableByName)]
 struct WordRow {
     #[diesel(sql_type = Text)]
@@ -77,12 +75,6 @@ pub(super) async fn with_lanes(
 /// The event types that reactions were declared for.
 pub(super) async fn awaited(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     let rows: Vec<WordRow> = diesel::sql_query(AWAITED).load(connection).await?;
-    Ok(rows.into_iter().map(|row| row.word).collect())
-}
-
-/// Those that removed reactions were declared for.
-pub(super) async fn removed(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
-    let rows: Vec<WordRow> = diesel::sql_query(REMOVED).load(connection).await?;
     Ok(rows.into_iter().map(|row| row.word).collect())
 }
 

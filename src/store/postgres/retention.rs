@@ -5,7 +5,7 @@
 
 use super::PostgresStore;
 use super::leases::fence;
-use super::{page_room, partitions, run_retention};
+use super::{page_room, partitions, removed_reactions, run_retention};
 use crate::store::leases::{Fenced, Lease};
 use crate::store::retention::{ExpiredRuns, RetentionStore, Seen, Slice, Unread};
 use crate::store::{ErrorKind, StoreError};
@@ -139,9 +139,25 @@ impl RetentionStore for PostgresStore {
         lease: &Lease,
         keep: Option<u32>,
     ) -> Result<Fenced<ExpiredRuns>, StoreError> {
-        self.pools
+        let expired = self
+            .pools
             .maintain(async |client| run_retention::expire(client, lease, keep).await)
-            .await
+            .await?;
+        let Fenced::Done(mut expired) = expired else {
+            return Ok(Fenced::Lost);
+        };
+        // Any process may delete these.
+        let removed = self
+            .pools
+            .follow(async |connection| {
+                removed_reactions::expire(connection)
+                    .await
+                    .map_err(StoreError::postgres_read)
+            })
+            .await?;
+        expired.deleted = expired.deleted.saturating_add(removed);
+        expired.more |= removed > 0;
+        Ok(Fenced::Done(expired))
     }
 }
 

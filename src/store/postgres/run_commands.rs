@@ -5,7 +5,7 @@ use super::reaction_queue::PROMOTE;
 use super::reaction_runs::{LOCK_KEYS, count, json, not_processed};
 use super::runs::{ENDED, RunRow};
 use super::schema::reactions;
-use super::transactions::{PATIENCE, in_transaction};
+use super::transactions::{PATIENCE, in_transaction, limit_locks};
 use crate::store::commit_log::Position;
 use crate::store::reactions::{Attempt, kept_error, kept_history, lost_attempt};
 use crate::store::rows::{JsonColumn, TimeColumn};
@@ -79,7 +79,7 @@ pub(super) async fn cancel(
     let reason = kept_error(reason);
     let cancelled = in_transaction(connection, async |connection| {
         // A handler's open transaction may have inserted the row.
-        sql_query(PATIENCE).execute(connection).await?;
+        limit_locks(connection, PATIENCE).await?;
         processed::hold_marks(connection).await?;
         cancel_in(connection, reaction, position, event_id, &reason).await
     });

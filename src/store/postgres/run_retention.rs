@@ -17,8 +17,8 @@ use tokio_postgres::SimpleQueryMessage;
 /// How long a change of the partitions waits for a lock, and so how long outcomes wait behind it.
 const LOCK_TIMEOUT: &str = "100ms";
 
-/// Rows that are deleted or moved at a time.
-const SLICE: i64 = 5_000;
+/// Most rows that are moved when an epoch goes.
+const MOVED: i64 = 5_000;
 /// Counts that are added up at a time.
 const FOLDED: i64 = 50_000;
 
@@ -50,11 +50,10 @@ pub(super) async fn expire(
     }
     let folded: i64 = transaction.query_one(FOLD, &[&FOLDED]).await?.try_get(0)?;
     transaction.execute(PASS, &[]).await?;
-    let deleted = delete_removed(&transaction).await?;
     transaction.commit().await?;
     let done = ExpiredRuns {
-        deleted,
-        more: folded >= FOLDED || deleted > 0,
+        deleted: 0,
+        more: folded >= FOLDED,
     };
     let Some(keep) = keep else {
         return Ok(Fenced::Done(done));
@@ -63,7 +62,7 @@ pub(super) async fn expire(
         Fenced::Lost => Ok(Fenced::Lost),
         Fenced::Done(None) => Ok(Fenced::Done(done)),
         Fenced::Done(Some(dropped)) => Ok(Fenced::Done(ExpiredRuns {
-            deleted: deleted.saturating_add(dropped),
+            deleted: dropped,
             more: true,
         })),
     }
@@ -145,32 +144,6 @@ const PASS: &str = "\
     FROM spans, least \
     WHERE e.epoch = spans.epoch AND (e.passed_at IS NULL) = (spans.until <= least.position)";
 
-const DELETE_REMOVED: &str = "\
-    DELETE FROM reaction_runs WHERE reaction = $1 AND position <= \
-        (SELECT max(position) FROM (SELECT position FROM reaction_runs WHERE reaction = $1 \
-                                    ORDER BY position LIMIT $2) AS slice)";
-
-/// By then no writer is left that has not heard of the removal, and the events up to it are marked.
-const FORGET_REMOVED: &str = "\
-    DELETE FROM removed_reactions AS r \
-    WHERE r.id = $1 AND r.removed_at < clock_timestamp() - interval '1 day' \
-      AND r.until <= coalesce((SELECT position FROM follower_positions WHERE follower = 'reactions:processed' \
-                               ORDER BY n DESC LIMIT 1), r.until)";
-
-/// Deletes a slice of the outcomes of removed reactions.
-async fn delete_removed(transaction: &Transaction<'_>) -> Result<u64, StoreError> {
-    let removed = "SELECT id FROM removed_reactions ORDER BY id";
-    for row in transaction.query(removed, &[]).await? {
-        let id: i32 = row.try_get(0)?;
-        let deleted = transaction.execute(DELETE_REMOVED, &[&id, &SLICE]).await?;
-        if deleted > 0 {
-            return Ok(deleted);
-        }
-        transaction.execute(FORGET_REMOVED, &[&id]).await?;
-    }
-    Ok(0)
-}
-
 /// Epochs that were passed long enough ago, and the ones behind them.
 const DUE: &str = "\
     SELECT e.epoch, next.epoch, next.until FROM reaction_epochs AS e \
@@ -203,12 +176,12 @@ async fn drop_epoch(
         let partition = name(epoch);
         let stays = stays(&partition, keep);
         let measure = format!(
-            "SELECT (SELECT count(*) FROM (SELECT FROM ({stays} LIMIT {SLICE} + 1) AS rows) AS counted), \
+            "SELECT (SELECT count(*) FROM (SELECT FROM ({stays} LIMIT {MOVED} + 1) AS rows) AS counted), \
                     (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('{partition}'))"
         );
         let row = client.query_one(&measure, &[]).await?;
         let (staying, rows): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-        if staying > SLICE {
+        if staying > MOVED {
             tracing::warn!(
                 epoch,
                 "outcomes kept: too many runs of that time are open or young"

@@ -1,7 +1,7 @@
 //! Runs; see [`RunStore`].
 
 use super::PostgresStore;
-use super::{reaction_commands, run_commands, run_positions};
+use super::{reaction_commands, removed_reactions, run_commands, run_positions};
 use crate::event::StoredEvent;
 use crate::store::commit_log::Position;
 use crate::store::followers::Commanded;
@@ -186,6 +186,18 @@ async fn of_event(
     rows.into_iter().map(RunRecord::try_from).collect()
 }
 
+impl PostgresStore {
+    async fn release_removed(&self) -> Result<u64, StoreError> {
+        self.pools
+            .follow(async |connection| {
+                removed_reactions::release(connection)
+                    .await
+                    .map_err(StoreError::postgres_read)
+            })
+            .await
+    }
+}
+
 #[async_trait]
 impl RunStore for PostgresStore {
     async fn run_counts(&self) -> Result<Vec<RunCounts>, StoreError> {
@@ -257,7 +269,11 @@ impl RunStore for PostgresStore {
                     .map_err(StoreError::postgres_read)
             })
             .await?;
-        self.refresh_awaited().await?;
+        if removed == Commanded::Done {
+            self.refresh_awaited().await?;
+            // What is left when this ends early, the retention does.
+            while self.release_removed().await? > 0 {}
+        }
         Ok(removed)
     }
 

@@ -1,10 +1,11 @@
 //! Transactions on the connections of diesel.
 
-use diesel::QueryResult;
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+use diesel::{QueryResult, sql_query};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, TransactionManager};
+use std::time::Duration;
 
-/// For a transaction that others wait for: a transaction of an application may have a lock that it needs.
-pub(super) const PATIENCE: &str = "SET LOCAL lock_timeout = '1s'";
+/// How long a command that others wait for waits for a lock: a transaction of an application may have it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Commits what the work has done, or rolls it back after an error.
 pub(super) async fn in_transaction<T>(
@@ -18,4 +19,14 @@ pub(super) async fn in_transaction<T>(
         Err(_) => AnsiTransactionManager::rollback_transaction(connection).await?,
     }
     done
+}
+
+/// Has the open transaction wait for each of its locks so long at most.
+pub(super) async fn limit_locks(
+    connection: &mut AsyncPgConnection,
+    limit: Duration,
+) -> QueryResult<()> {
+    let set = format!("SET LOCAL lock_timeout = {}", limit.as_millis().max(1));
+    sql_query(set).execute(connection).await?;
+    Ok(())
 }

@@ -12,6 +12,9 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
+/// Outcomes that are deleted at a time.
+const SLICE: i64 = 1_000;
+
 fn find(connection: &mut SqliteConnection, name: &str) -> QueryResult<Option<ReactionRecord>> {
     let row: Option<records::ReactionRow> = reactions::table
         .filter(reactions::name.eq(name))
@@ -65,26 +68,44 @@ pub(super) fn pause(
     Ok(Commanded::Done)
 }
 
-pub(super) fn remove(connection: &mut SqliteConnection, name: &str) -> QueryResult<Commanded> {
+/// Also says which number it had.
+pub(super) fn remove(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> QueryResult<(Commanded, Option<i32>)> {
     let Some(reaction) = find(connection, name)? else {
-        return Ok(Commanded::Unknown);
+        return Ok((Commanded::Unknown, None));
     };
     if let Some(reason) = reaction.removal_refusal() {
-        return Ok(Commanded::Refused(reason));
+        return Ok((Commanded::Refused(reason), None));
     }
     let lanes = reaction.lanes.into_iter().map(|lane| lane.name);
     let lanes: Vec<String> = lanes.collect();
     diesel::delete(followers::table.filter(followers::name.eq_any(lanes))).execute(connection)?;
-    // The queue and the count go with it, the outcomes with the retention.
+    // The queue and the count go with it, the outcomes later.
     diesel::delete(reactions::table.find(reaction.id)).execute(connection)?;
-    let undone: Vec<i64> = runs::table
-        .filter(runs::reaction.eq(reaction.id))
-        .filter(runs::state.eq_any(["open", "failed"]))
-        .filter(sql::<Bool>(NOT_SUCCEEDED))
-        .select(runs::position)
-        .load(connection)?;
-    for position in undone {
-        processed::mark_ended(connection, position)?;
+    Ok((Commanded::Done, Some(reaction.id)))
+}
+
+/// Deletes a slice of what keeps events from being processed of a removed reaction, and marks these events. Returns how
+/// many there were.
+pub(super) fn release(connection: &mut SqliteConnection, reaction: i32) -> QueryResult<u64> {
+    for state in ["open", "failed"] {
+        let undone: Vec<i64> = runs::table
+            .filter(runs::reaction.eq(reaction))
+            .filter(runs::state.eq(state))
+            .filter(sql::<Bool>(NOT_SUCCEEDED))
+            .order(runs::position)
+            .limit(SLICE)
+            .select(runs::position)
+            .load(connection)?;
+        for position in &undone {
+            diesel::delete(runs::table.find((reaction, *position))).execute(connection)?;
+            processed::mark_ended(connection, *position)?;
+        }
+        if !undone.is_empty() {
+            return Ok(undone.len() as u64);
+        }
     }
-    Ok(Commanded::Done)
+    Ok(0)
 }

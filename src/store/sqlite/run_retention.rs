@@ -1,9 +1,9 @@
 //! Deleting outcomes that are old, slice by slice.
 
 use super::connection::SqliteFailure;
-use super::leases;
 use super::retention::DAY_MICROS;
 use super::schema::{reaction_runs as runs, reactions};
+use super::{leases, reaction_commands};
 use crate::store::leases::{Fenced, Lease};
 use crate::store::retention::ExpiredRuns;
 use diesel::dsl::{exists, min};
@@ -37,7 +37,10 @@ pub(super) fn expire(
         before = reaction;
         let is_known = diesel::select(exists(reactions::table.find(reaction)));
         let deleted = match (is_known.get_result::<bool>(connection)?, cutoff) {
-            (false, _) => delete(connection, reaction, None)?,
+            (false, _) => match reaction_commands::release(connection, reaction)? {
+                0 => delete(connection, reaction, None)?,
+                released => released,
+            },
             (true, Some(cutoff)) => delete(connection, reaction, Some(cutoff))?,
             (true, None) => 0,
         };

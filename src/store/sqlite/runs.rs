@@ -325,9 +325,16 @@ impl RunStore for SqliteStore {
 
     async fn remove_reaction(&self, name: &str) -> Result<Commanded, StoreError> {
         let name = name.to_owned();
-        self.writer
-            .ask(1, move |c| Ok(reaction_commands::remove(c, &name)?))
-            .await
+        let removed = self
+            .writer
+            .ask(1, move |c| Ok(reaction_commands::remove(c, &name)?));
+        let (removed, id) = removed.await?;
+        if let Some(id) = id {
+            // What is left when this ends early, the retention does.
+            let release = move |c: &mut SqliteConnection| Ok(reaction_commands::release(c, id)?);
+            while self.writer.ask(1_000, release).await? > 0 {}
+        }
+        Ok(removed)
     }
 
     async fn cancel_run(

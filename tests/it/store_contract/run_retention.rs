@@ -147,14 +147,17 @@ async fn outcomes_of_a_removed_reaction_go(place: &Place) {
     let stays = Reacting::new(place, "stays", Start::Now).await;
     let lease = lease(place).await;
     let runs = some_events(place, 6_000).await;
-    gone.end(&runs, Ending::Succeeded).await;
+    gone.end(&runs[..5_990], Ending::Succeeded).await;
+    gone.end(&runs[5_990..], Ending::Failed).await;
     stays.end(&runs[..10], Ending::Succeeded).await;
     LeaseStore::release(&*place.store, &gone.lease)
         .await
         .unwrap();
     let removed = place.store.remove_reaction("gone").await.unwrap();
     assert_eq!(removed, Commanded::Done);
-    assert_eq!(expire(place, &lease, None).await, 6_000);
+    // The failed ones went at once.
+    assert_eq!(place.runs().await.len(), 6_000);
+    assert_eq!(expire(place, &lease, None).await, 5_990);
     assert_eq!(positions(place).await, places(&runs[..10]));
 }
 
