@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Name of the follower.
-const NAME: &str = "reactions:processed";
+pub(super) const NAME: &str = "reactions:processed";
 /// Commits in the first stretch, and the most.
 const COMMITS: (usize, usize) = (32, 1_000);
 /// How long a stretch should take.

@@ -104,7 +104,14 @@ impl Reactions {
     ) -> Result<Followers, ReactionsNotStarted> {
         let plans = self.plans()?;
         if plans.is_empty() {
-            return Ok(followers);
+            // Events of a reaction that was removed are still to be marked.
+            let marking = store.follower(completer::NAME).await;
+            return Ok(match marking {
+                Ok(None) => followers,
+                _ => followers.drive(Arc::new(Completer {
+                    store: Arc::clone(store),
+                })),
+            });
         }
         let shared = Shared {
             store: Arc::clone(store),

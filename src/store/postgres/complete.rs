@@ -1,5 +1,6 @@
 //! Completing a run inside the transaction of its handler.
 
+use super::prepared::Prepare;
 use super::processed;
 use super::reaction_queue::finish_in;
 use crate::store::reactions::{ClaimOutcome, Completed, Ending, FinishedClaim};
@@ -34,6 +35,7 @@ pub async fn complete(
             .bind::<BigInt, _>(completed.position.0)
             .bind::<UuidType, _>(completed.event_id)
             .bind::<Text, _>(&*completed.worker)
+            .prepared()
             .execute(connection)
             .await?;
         return Ok(inserted == 1);

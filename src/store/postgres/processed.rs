@@ -1,6 +1,7 @@
 //! The mark `processed` of the log.
 
 use super::commits::{behind, seq_of};
+use super::prepared::Prepare;
 use super::transactions::limit_locks;
 use crate::store::StoreError;
 use crate::store::commit_log::{Position, TypePatterns};
@@ -69,7 +70,7 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
     // While this waits, no run of the queue can end: a transaction of a handler that is open for long must not
     // keep them from it.
     limit_locks(connection, PATIENCE).await?;
-    sql_query(LOCK).execute(connection).await?;
+    sql_query(LOCK).prepared().execute(connection).await?;
     let mut awaited = super::reactions::awaited(connection).await?;
     awaited.extend(super::removed_reactions::types(connection).await?);
     if awaited.is_empty() {
@@ -82,6 +83,7 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
         .bind::<Bool, _>(types.is_all())
         .bind::<Array<Text>, _>(types.exact())
         .bind::<Array<Text>, _>(types.as_like())
+        .prepared()
         .load(connection)
         .await?;
     if commits.is_empty() {
@@ -90,6 +92,7 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
     let open: Vec<OpenRow> = sql_query(OPEN)
         .bind::<BigInt, _>(behind(last_whole(stretch.after)).0)
         .bind::<BigInt, _>(stretch.until.0)
+        .prepared()
         .load(connection)
         .await?;
     let buckets: BTreeSet<NaiveDate> = commits
@@ -104,6 +107,7 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
         .bind::<Array<BigInt>, _>(blocks)
         .bind::<Array<Date>, _>(Vec::from_iter(buckets))
         .bind::<Array<BigInt>, _>(open)
+        .prepared()
         .execute(connection)
         .await?;
     Ok(())
@@ -121,7 +125,10 @@ fn last_whole(position: Position) -> i64 {
 /// Keeps the marks of stretches away until the transaction ends. The first statement of a transaction that
 /// ends runs of the queue, or opens them again.
 pub(super) async fn hold_marks(connection: &mut AsyncPgConnection) -> QueryResult<()> {
-    sql_query(LOCK_SHARED).execute(connection).await?;
+    sql_query(LOCK_SHARED)
+        .prepared()
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -152,12 +159,14 @@ pub(super) async fn mark_ended(
     sql_query(LOCK_EVENTS)
         .bind::<Array<UuidType>, _>(ids)
         .bind::<Array<Date>, _>(&days)
+        .prepared()
         .execute(connection)
         .await?;
     sql_query(MARK_ENDED)
         .bind::<Array<UuidType>, _>(ids)
         .bind::<Array<Date>, _>(&days)
         .bind::<Array<BigInt>, _>(positions)
+        .prepared()
         .execute(connection)
         .await?;
     Ok(())

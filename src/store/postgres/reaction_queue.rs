@@ -1,5 +1,6 @@
 //! The queue of runs that are due later: claims, and what becomes of them.
 
+use super::prepared::Prepare;
 use super::processed;
 use super::reaction_runs::{LOCK_KEYS, json, micros};
 use super::transactions::{in_transaction, limit_locks};
@@ -81,10 +82,12 @@ pub(super) async fn claim(
         .bind::<Text, _>(&*claim.worker)
         .bind::<Text, _>(LOST)
         .bind::<Integer, _>(i32::try_from(MAX_HISTORY).unwrap_or(i32::MAX))
+        .prepared()
         .load(connection)
         .await?;
     let next: NextRow = sql_query(NEXT)
         .bind::<Integer, _>(claim.reaction)
+        .prepared()
         .get_result(connection)
         .await?;
     let positive = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
@@ -206,6 +209,7 @@ pub(super) async fn finish_in(
     let keys: Vec<KeyRow> = sql_query(ORDER_KEYS)
         .bind::<Integer, _>(reaction)
         .bind::<Array<BigInt>, _>(positions)
+        .prepared()
         .load(connection)
         .await?;
     let keys: Vec<String> = keys.into_iter().map(|row| row.order_key).collect();
@@ -213,6 +217,7 @@ pub(super) async fn finish_in(
         sql_query(LOCK_KEYS)
             .bind::<Integer, _>(reaction)
             .bind::<Array<Nullable<Text>>, _>(&keys)
+            .prepared()
             .execute(connection)
             .await?;
     }
@@ -222,6 +227,7 @@ pub(super) async fn finish_in(
         sql_query(PROMOTE)
             .bind::<Integer, _>(reaction)
             .bind::<Array<Text>, _>(&keys)
+            .prepared()
             .execute(connection)
             .await?;
     }
@@ -270,6 +276,7 @@ async fn end(
         .bind::<Array<Nullable<Text>>, _>(Vec::from_iter(rows.iter().map(|row| row.3.as_deref())))
         .bind::<Array<BigInt>, _>(Vec::from_iter(rows.iter().map(|row| row.4)))
         .bind::<Text, _>(worker)
+        .prepared()
         .load(connection)
         .await
 }
@@ -316,6 +323,7 @@ async fn again(
         .bind::<Array<Bool>, _>(Vec::from_iter(rows.iter().map(|row| row.3)))
         .bind::<Array<Text>, _>(Vec::from_iter(rows.iter().map(|row| row.4.as_str())))
         .bind::<Integer, _>(i32::try_from(MAX_HISTORY).unwrap_or(i32::MAX))
+        .prepared()
         .execute(connection)
         .await
 }

@@ -1,5 +1,6 @@
 //! First outcomes of runs, in the transaction of a lane's step.
 
+use super::prepared::Prepare;
 use super::transactions::limit_locks;
 use crate::event::{StoredEvent, id};
 use crate::store::StoreError;
@@ -120,9 +121,10 @@ async fn ended(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) -> 
         .bind::<Array<Integer>, _>(attempts)
         .bind::<Array<BigInt>, _>(took)
         .bind::<Array<Nullable<Text>>, _>(errors)
+        .prepared()
         .load(connection)
         .await?;
-    not_processed(connection, failed).await
+    not_processed(connection, ids_of(failed)).await
 }
 
 async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) -> QueryResult<()> {
@@ -133,6 +135,7 @@ async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) ->
         sql_query(LOCK_KEYS)
             .bind::<Integer, _>(outcomes.reaction)
             .bind::<Array<Nullable<Text>>, _>(&order_keys)
+            .prepared()
             .execute(connection)
             .await?;
     }
@@ -159,25 +162,30 @@ async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) ->
         .bind::<Array<Integer>, _>(attempts)
         .bind::<Array<Bool>, _>(alone)
         .bind::<Array<Text>, _>(histories)
+        .prepared()
         .load(connection)
         .await?;
-    not_processed(connection, queued).await
+    not_processed(connection, ids_of(queued)).await
+}
+
+fn ids_of(events: Vec<EventRow>) -> Vec<Uuid> {
+    events.into_iter().map(|event| event.event_id).collect()
 }
 
 /// These events have an open or a failed run since this transaction. One whose run was decided before keeps its mark: it
 /// may lie behind the stretches, which mark each event once.
-async fn not_processed(
+pub(super) async fn not_processed(
     connection: &mut AsyncPgConnection,
-    events: Vec<EventRow>,
+    ids: Vec<Uuid>,
 ) -> QueryResult<()> {
-    if events.is_empty() {
+    if ids.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = events.into_iter().map(|event| event.event_id).collect();
     let days = days(&ids);
     sql_query(NOT_PROCESSED)
         .bind::<Array<UuidType>, _>(ids)
         .bind::<Array<Date>, _>(days)
+        .prepared()
         .execute(connection)
         .await?;
     Ok(())

@@ -3,6 +3,7 @@
 use super::PostgresStore;
 use super::follower_commands::notify;
 use super::follower_records::records;
+use super::prepared::Prepare;
 use super::reaction_queue;
 use super::schema::{reaction_runs, reactions};
 use crate::store::StoreError;
@@ -74,7 +75,10 @@ pub(super) async fn with_lanes(
 
 /// The event types that reactions were declared for.
 pub(super) async fn awaited(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
-    let rows: Vec<WordRow> = diesel::sql_query(AWAITED).load(connection).await?;
+    let rows: Vec<WordRow> = diesel::sql_query(AWAITED)
+        .prepared()
+        .load(connection)
+        .await?;
     Ok(rows.into_iter().map(|row| row.word).collect())
 }
 
@@ -95,6 +99,7 @@ impl ReactionStore for PostgresStore {
                 .bind::<Text, _>(spec)
                 .bind::<Integer, _>(lanes)
                 .bind::<Bool, _>(declaration.start == Start::Now)
+                .prepared()
                 .get_result(connection)
                 .await?;
             if row.changed {
@@ -164,6 +169,7 @@ impl ReactionStore for PostgresStore {
             let rows: Vec<WordRow> = diesel::sql_query(query)
                 .bind::<Integer, _>(reaction)
                 .bind::<Array<Text>, _>(keys)
+                .prepared()
                 .load(connection)
                 .await?;
             Ok(rows.into_iter().map(|row| row.word).collect())

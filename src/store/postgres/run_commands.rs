@@ -283,6 +283,6 @@ async fn reopen_in(
             .await?;
     }
     let ids: Vec<Uuid> = opened.iter().map(|(row, _)| row.event_id).collect();
-    not_processed(connection, &ids).await?;
+    not_processed(connection, ids).await?;
     Ok(opened.len() as u64)
 }
