@@ -1,9 +1,9 @@
 //! Outcomes of runs: what is old goes; on PostgreSQL by epochs, over whose change each run keeps one outcome.
 
-use super::reactions::{
+use super::reacting::{
     LONG, Reacting, declaration, end_of, ended, ended_as, mark, queued, some_events,
 };
-use super::runs::reopened;
+use super::run_commands::reopened;
 use crate::followers::{Place, on_both_stores};
 use crate::harness::connect;
 use eclusa::store::LeaseStore;
