@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 
 /// Lets attempts of a process run together, or one of them alone. A run that may have ended a process runs alone, so
@@ -60,6 +60,9 @@ pub(super) struct Attempted {
     pub(super) completed: bool,
 }
 
+/// How long it took, and the result; `None` if it was not started.
+type Ended = (Duration, Option<Result<(), HandlerError>>);
+
 /// The attempts of a lane. Dropped, all of them are aborted.
 pub(super) struct Attempts {
     plan: Arc<Plan>,
@@ -68,7 +71,7 @@ pub(super) struct Attempts {
     gate: Gate,
     leadership: Leadership,
     runtime: Handle,
-    tasks: JoinSet<(Duration, Option<Result<(), HandlerError>>)>,
+    tasks: JoinSet<Ended>,
     under_way: HashMap<Id, (Started, Arc<AtomicBool>)>,
 }
 
@@ -130,23 +133,34 @@ impl Attempts {
             let Some(joined) = self.tasks.join_next_with_id().await else {
                 return std::future::pending().await;
             };
-            let (id, took, result) = match joined {
-                Ok((id, (took, result))) => (id, took, result),
-                Err(error) => {
-                    let message = "the runtime of the handlers has ended";
-                    let failed = HandlerError::Failed(message.to_owned());
-                    (error.id(), Duration::ZERO, Some(Err(failed)))
-                }
-            };
-            if let Some((of, begun)) = self.under_way.remove(&id) {
-                return Attempted {
-                    of,
-                    took,
-                    result,
-                    completed: begun.load(Ordering::Acquire),
-                };
+            if let Some(attempted) = self.attempted(joined) {
+                return attempted;
             }
         }
+    }
+
+    /// An attempt that has ended already.
+    pub(super) fn another(&mut self) -> Option<Attempted> {
+        let joined = self.tasks.try_join_next_with_id()?;
+        self.attempted(joined)
+    }
+
+    fn attempted(&mut self, joined: Result<(Id, Ended), JoinError>) -> Option<Attempted> {
+        let (id, took, result) = match joined {
+            Ok((id, (took, result))) => (id, took, result),
+            Err(error) => {
+                let message = "the runtime of the handlers has ended";
+                let failed = HandlerError::Failed(message.to_owned());
+                (error.id(), Duration::ZERO, Some(Err(failed)))
+            }
+        };
+        let (of, begun) = self.under_way.remove(&id)?;
+        Some(Attempted {
+            of,
+            took,
+            result,
+            completed: begun.load(Ordering::Acquire),
+        })
     }
 }
 
@@ -157,7 +171,7 @@ async fn attempt(
     gate: Gate,
     leadership: Leadership,
     until: Option<Instant>,
-) -> (Duration, Option<Result<(), HandlerError>>) {
+) -> Ended {
     let _passed = match pass {
         Pass::Together => Passed::Together(gate.read_owned().await),
         Pass::Alone(guard) => Passed::Alone(guard),

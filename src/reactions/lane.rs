@@ -2,7 +2,7 @@
 
 use super::attempts::{Attempted, Attempts, Pass, Started};
 use super::decision::Decision;
-use super::fetch::{Candidate, Fetched, Source};
+use super::fetch::{Fetched, Source};
 use super::outcomes::{FirstOutcome, Outcomes, StoredStep};
 use super::queue::{Queue, QueueNews, Taken, some};
 use super::rate::Rate;
@@ -14,23 +14,15 @@ use crate::maintenance::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::commit_log::Position;
 use crate::store::followers::{FollowerRecord, FollowerState};
-use crate::store::reactions::{Due, Ending, QueuedRun};
+use crate::store::reactions::{Due, QueuedRun};
 use crate::store::transaction::EffectError;
 use crate::store::{ErrorKind, Store, StoreError};
 use crate::supervision::{Backoff, failpoint};
-use chrono::Utc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Most slots of a window, stored ones behind a slow one included.
-const WINDOW: usize = 10_000;
-/// Least number of events that are read ahead: a read costs as much as some hundred events.
-const AHEAD: usize = 4_000;
-/// How often progress over events that do not concern the lane is taken in.
-const QUIET: Duration = Duration::from_millis(500);
 
 /// A lane at work.
 pub(super) struct Lane {
@@ -100,7 +92,13 @@ impl Lane {
                     self.fetching = None;
                     self.fetched(fetched);
                 }
-                attempted = self.attempts.ended() => self.attempted(attempted),
+                attempted = self.attempts.ended() => {
+                    self.attempted(attempted);
+                    // So that one step stores them together.
+                    while let Some(attempted) = self.attempts.another() {
+                        self.attempted(attempted);
+                    }
+                }
                 step = self.outcomes.stored() => {
                     self.stored(step);
                     metrics.moved_to(self.window.low());
@@ -151,15 +149,6 @@ impl Lane {
         (self.plan.reaction.concurrency as usize).saturating_sub(used)
     }
 
-    fn has_room(&self) -> bool {
-        self.window.len() < WINDOW && self.window.waiting() < self.ahead() / 2
-    }
-
-    /// How many events are read before they can be started.
-    fn ahead(&self) -> usize {
-        (self.plan.reaction.concurrency as usize * 4).max(AHEAD)
-    }
-
     fn is_idle(&self) -> bool {
         self.attempts.len() == 0
             && self.outcomes.unstored() == 0
@@ -167,14 +156,14 @@ impl Lane {
             && !self.queue.is_claiming()
     }
 
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.leaving = true;
         self.fetching = None;
         self.checking = None;
         self.queue.leave();
     }
 
-    fn trouble(&mut self, what: &str, error: &StoreError) -> Duration {
+    pub(super) fn trouble(&mut self, what: &str, error: &StoreError) -> Duration {
         let pause = self.backoff.next_pause();
         tracing::warn!(
             follower = self.record.name,
@@ -184,142 +173,6 @@ impl Lane {
             "reaction waits: {what}"
         );
         pause
-    }
-
-    /// Begins to read, if there is something to read and room for it.
-    fn fetch(&mut self) {
-        let now = Instant::now();
-        if self.fetching.is_some() || !self.has_room() || self.fetch_at > now {
-            return;
-        }
-        let after = self.window.read_to();
-        if after >= self.record.until {
-            // What it reacts to changes here.
-            if self.window.len() == 0 {
-                self.leave();
-            }
-            return;
-        }
-        let (end, quiet) = self.log.end(&self.record.types, after);
-        let is_other = self
-            .record
-            .spec
-            .as_ref()
-            .is_some_and(|spec| self.source.lane >= spec.lanes);
-        if after >= end {
-            return;
-        }
-        let quiet_to = (quiet || is_other).then_some(end);
-        if quiet_to.is_some() {
-            // Now and then, and not with each commit.
-            if self.quiet_at > now {
-                return;
-            }
-            self.quiet_at = now + QUIET;
-        }
-        self.fetches += 1;
-        let ahead = self.ahead();
-        let limit = ahead - self.window.waiting().min(ahead / 2);
-        let fetching = Arc::clone(&self.source).fetch(self.fetches, after, limit, quiet_to);
-        self.fetching = Some(fetching.boxed());
-    }
-
-    fn fetched(&mut self, fetched: Result<Fetched, StoreError>) {
-        let fetched = match fetched {
-            Ok(fetched) => fetched,
-            Err(error) => {
-                let pause = self.trouble("the log cannot be read", &error);
-                self.fetch_at = Instant::now() + pause;
-                return;
-            }
-        };
-        self.backoff.reset();
-        if fetched.changed {
-            return self.leave();
-        }
-        // Keys that were stored before the read began are among those that it has found, if they are queued still.
-        self.queued.retain(|_, read| *read >= fetched.number);
-        let Fetched {
-            candidates,
-            decided,
-            queued,
-            read_to,
-            ..
-        } = fetched;
-        let known = |candidate: &Candidate| decided.contains(&candidate.logged.position);
-        for candidate in candidates.into_iter().filter(|candidate| !known(candidate)) {
-            self.admit(candidate, &queued);
-        }
-        self.window.read(read_to);
-    }
-
-    /// Decides whether an event is started, queued, or has its outcome.
-    fn admit(&mut self, candidate: Candidate, queued: &HashSet<String>) {
-        let Candidate { logged, key, error } = candidate;
-        let (position, event) = (logged.position, Arc::new(logged.event));
-        let unstarted = |ending, error| FirstOutcome::unstarted(position, &event, ending, error);
-        if let Some(error) = error {
-            return self.decide(key, unstarted(Ending::Failed, error.to_string()));
-        }
-        let is_queued = key
-            .as_ref()
-            .is_some_and(|key| queued.contains(key) || self.queued.contains_key(key));
-        if let Some(like) = key.as_ref().filter(|_| self.plan.is_unique)
-            && (is_queued || self.window.is_open(like))
-        {
-            let reason = format!("a run with the same unique key {like:?} is open");
-            return self.decide(key, unstarted(Ending::Cancelled, reason));
-        }
-        let due = match (&self.plan.at, self.plan.reaction.delay) {
-            (Some(at), _) => match at.time(&event) {
-                Ok(due) => due,
-                Err(error) => {
-                    return self.decide(key, unstarted(Ending::Failed, error.to_string()));
-                }
-            },
-            (None, Some(delay)) => chrono::Duration::from_std(delay)
-                .ok()
-                .and_then(|delay| event.received_at.checked_add_signed(delay)),
-            (None, None) => None,
-        };
-        let queue = |due, alone| {
-            FirstOutcome::Queued(QueuedRun {
-                position,
-                event: Arc::clone(&event),
-                order_key: key.clone().filter(|_| self.plan.is_ordered),
-                unique_key: key.clone().filter(|_| self.plan.is_unique),
-                due,
-                attempts: 0,
-                alone,
-                history: Vec::new(),
-            })
-        };
-        if let Some(due) = due.filter(|due| *due > Utc::now()) {
-            let scheduled = queue(Due::At(due), false);
-            return self.decide(key, scheduled);
-        }
-        if self.plan.is_ordered && is_queued {
-            let behind = queue(Due::After(Duration::ZERO), false);
-            return self.decide(key, behind);
-        }
-        let is_first =
-            !self.plan.is_ordered || key.as_ref().is_none_or(|key| !self.window.is_open(key));
-        let (begun, up_to) = self.isolate;
-        if begun > 0 && position <= up_to && is_first {
-            self.isolate.0 = begun - 1;
-            let alone = queue(Due::After(Duration::ZERO), true);
-            return self.decide(key, alone);
-        }
-        self.window.wait(position, key, event);
-    }
-
-    /// An event has its outcome without having been started.
-    fn decide(&mut self, key: Option<String>, outcome: FirstOutcome) {
-        if let (FirstOutcome::Queued(_), Some(key)) = (&outcome, &key) {
-            self.queued.insert(key.clone(), u64::MAX);
-        }
-        self.window.decide(outcome.position(), key);
-        self.outcomes.push(outcome);
     }
 
     /// Starts what may be started.

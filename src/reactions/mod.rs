@@ -17,6 +17,7 @@ pub mod email;
 pub mod expression;
 mod fetch;
 pub mod handler;
+mod intake;
 mod lane;
 mod outcomes;
 mod queue;
