@@ -120,11 +120,6 @@ impl Driver for Completer {
 impl Completer {
     /// Behind everything that every lane has decided.
     async fn low(&self) -> Result<Position, StoreError> {
-        let reactions = self.store.reactions().await?;
-        let lanes = reactions.iter().flat_map(|reaction| &reaction.lanes);
-        Ok(lanes
-            .map(|lane| lane.position)
-            .min()
-            .unwrap_or(Position::MAX))
+        Ok(self.store.decided_by_all().await?.unwrap_or(Position::MAX))
     }
 }

@@ -321,6 +321,9 @@ pub trait ReactionStore: Send + Sync {
     /// Other processes declare reactions too: call it from time to time.
     async fn refresh_awaited(&self) -> Result<(), StoreError>;
 
+    /// Behind everything that all lanes have decided; `None` if there is no reaction.
+    async fn decided_by_all(&self) -> Result<Option<Position>, StoreError>;
+
     /// The positions behind `after`, up to `until`, whose run is decided.
     async fn decided(
         &self,

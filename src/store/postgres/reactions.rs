@@ -16,7 +16,7 @@ use crate::store::reactions::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool, Integer, Text};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 const DECLARE: &str = "SELECT eclusa_declare_reaction($1, $2, $3::jsonb, $4, $5) AS changed";
@@ -42,7 +42,19 @@ const ORDER_KEYS: &str = "\
 const UNIQUE_KEYS: &str = "\
     SELECT DISTINCT unique_key AS word FROM reaction_queue WHERE reaction = $1 AND unique_key = ANY ($2)";
 
-pub(super) type ReactionRow = (i32, String, bool, DateTime<Utc>);
+pub(super) const DECIDED_BY_ALL: &str = "\
+    SELECT min(p.position) AS position FROM followers AS f \
+    CROSS JOIN LATERAL (SELECT position FROM follower_positions \
+                        WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
+    WHERE f.kind = 'reaction'";
+
+#[derive(QueryableByName)]
+struct PositionRow {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    position: Option<i64>,
+}
+
+type ReactionRow = (i32, String, bool, DateTime<Utc>);
 
 /// The records of these reactions, with their lanes.
 pub(super) async fn with_lanes(
@@ -134,6 +146,17 @@ impl ReactionStore for PostgresStore {
         let load = async |connection: &mut AsyncPgConnection| awaited(connection).await;
         self.awaited.set(self.pools.sequence(load).await?);
         Ok(())
+    }
+
+    async fn decided_by_all(&self) -> Result<Option<Position>, StoreError> {
+        let least = async |connection: &mut AsyncPgConnection| {
+            let row: PositionRow = diesel::sql_query(DECIDED_BY_ALL)
+                .prepared()
+                .get_result(connection)
+                .await?;
+            Ok(row.position.map(Position))
+        };
+        self.pools.sequence(least).await
     }
 
     async fn decided(

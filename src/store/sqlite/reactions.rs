@@ -5,8 +5,8 @@ use super::connection::SqliteFailure;
 use super::follower_records::{floor, record, store_position, types_text};
 use super::reaction_queue;
 use super::schema::{
-    follower_declarations as declarations, followers, reaction_queue as queue,
-    reaction_runs as runs, reactions,
+    follower_declarations as declarations, follower_positions as positions, followers,
+    reaction_queue as queue, reaction_runs as runs, reactions,
 };
 use super::{leases, read};
 use crate::store::StoreError;
@@ -198,6 +198,23 @@ impl ReactionStore for SqliteStore {
     /// Each insert reads the declarations itself.
     async fn refresh_awaited(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn decided_by_all(&self) -> Result<Option<Position>, StoreError> {
+        self.readers
+            .read(|connection| {
+                let lanes = followers::table
+                    .filter(followers::kind.eq(FollowerKind::Reaction.as_str()))
+                    .select(followers::name);
+                // A lane's position grows.
+                let newest: Vec<Option<i64>> = positions::table
+                    .filter(positions::follower.eq_any(lanes))
+                    .group_by(positions::follower)
+                    .select(max(positions::position))
+                    .load(connection)?;
+                Ok(newest.into_iter().flatten().min().map(Position))
+            })
+            .await
     }
 
     async fn decided(
