@@ -2,7 +2,7 @@
 
 use super::child::Reactor;
 use super::effects::{Effects, End};
-use super::running::{RunRow, start};
+use super::observing::{RunRow, start};
 use crate::followers::{Place, SOON, on_both_stores, typed};
 use crate::harness::eventually;
 use crate::store_contract::event;

@@ -74,7 +74,8 @@ async fn each_attempt_is_counted_until_the_run_ends(place: &Place) {
     starts.sort_unstable();
     assert_eq!(attempts, starts);
     assert!(starts.iter().any(|starts| *starts > 1));
-    let wrong = |run: &&super::running::RunRow| (run.state.as_str(), run.attempts) != ("failed", 3);
+    let wrong =
+        |run: &&super::observing::RunRow| (run.state.as_str(), run.attempts) != ("failed", 3);
     assert!(!failed.iter().any(|run| wrong(&run)), "{failed:?}");
     let starts = broken.all();
     assert!(starts.len() == ALWAYS_FAILING && starts.values().all(|starts| *starts == 3));

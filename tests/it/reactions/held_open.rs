@@ -1,7 +1,7 @@
 //! A handler's transaction with the outcome of its run stays open for long, on PostgreSQL: nothing else waits for it.
 
 use super::effects::Effects;
-use super::running::start;
+use super::observing::start;
 use crate::followers::{Place, SOON, typed};
 use crate::harness::eventually;
 use crate::store_contract::event;
@@ -84,7 +84,7 @@ async fn nothing_waits(at: u32) {
         .await
         .unwrap();
     let runs = place.ended(ended + 1).await;
-    let succeeded = |run: &super::running::RunRow| {
+    let succeeded = |run: &super::observing::RunRow| {
         (run.state.as_str(), run.attempts) == ("succeeded", at as i32)
     };
     assert!(runs.iter().all(succeeded), "{runs:?}");

@@ -1,6 +1,6 @@
 //! Events that an application records in a transaction of its own: committed each has a run, rolled back none.
 
-use super::running::start;
+use super::observing::start;
 use crate::followers::{Place, on_both_stores};
 use crate::harness::{connect, postgres_program, precondition, program};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
