@@ -48,6 +48,7 @@ pub(super) async fn expire(
     if !fence(&transaction, lease).await? {
         return Ok(Fenced::Lost);
     }
+    transaction.execute(LOCK_REACTIONS, &[]).await?;
     let folded: i64 = transaction.query_one(FOLD, &[&FOLDED]).await?.try_get(0)?;
     transaction.execute(PASS, &[]).await?;
     transaction.commit().await?;
@@ -116,6 +117,9 @@ async fn begin_epoch(transaction: &Transaction<'_>, days: u32) -> Result<(), Sto
 fn name(epoch: i32) -> String {
     format!("reaction_runs_{epoch}")
 }
+
+/// A removal locks the reaction before the counts that go with it, and so does what adds them up.
+const LOCK_REACTIONS: &str = "SELECT FROM reactions ORDER BY id FOR KEY SHARE";
 
 /// The rows of each reaction become one.
 const FOLD: &str = "\
