@@ -77,6 +77,12 @@ pub(super) fn time(name: &str, value: Option<String>) -> Result<Option<DateTime<
         .transpose()
 }
 
+/// A failure of the store while a command was carried out.
+pub(super) fn not_done(error: &StoreError) -> Problem {
+    tracing::error!(kind = error.kind().as_str(), %error, "command failed");
+    Problem::unavailable("the store cannot carry out the command now; try again")
+}
+
 /// A failure of the store, which is never the caller's.
 pub(super) fn unreadable(error: &StoreError) -> Problem {
     tracing::error!(kind = error.kind().as_str(), %error, "query failed");

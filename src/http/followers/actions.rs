@@ -6,7 +6,7 @@ use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::body;
-use crate::http::listing::unreadable;
+use crate::http::listing::{not_done, unreadable};
 use crate::http::openapi::problems::FollowerProblems;
 use crate::http::problem::Problem;
 use crate::store::followers::{Commanded, FollowerCommand};
@@ -164,7 +164,7 @@ async fn obey(
 
 async fn command(state: &HttpState, name: &str, command: FollowerCommand) -> Result<(), Problem> {
     let done = state.follower_store.command(name, command).await;
-    match done.map_err(|error| unreadable(&error))? {
+    match done.map_err(|error| not_done(&error))? {
         Commanded::Done => {
             tracing::info!(follower = name, ?command, "follower commanded");
             state.followers.watch.command();

@@ -5,7 +5,7 @@ use super::{runs, show, unknown};
 use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
-use crate::http::listing::unreadable;
+use crate::http::listing::not_done;
 use crate::http::openapi::problems::CommandProblems;
 use crate::http::problem::Problem;
 use crate::reactions::reaction::is_name;
@@ -123,7 +123,7 @@ fn obeyed(
     name: &str,
     unknown: impl FnOnce() -> Problem,
 ) -> Result<(), Problem> {
-    match done.map_err(|error| unreadable(&error))? {
+    match done.map_err(|error| not_done(&error))? {
         Commanded::Done => {
             tracing::info!(name, command, "reaction commanded");
             state.followers.watch.command();

@@ -6,7 +6,7 @@ use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::body;
-use crate::http::listing::{check_limit, cursor, text, time, unreadable};
+use crate::http::listing::{check_limit, cursor, not_done, text, time};
 use crate::http::openapi::problems::ReprocessProblems;
 use crate::http::problem::Problem;
 use crate::reactions::runs::{ReprocessCursor, Reprocessing, RunStatus, reprocess};
@@ -129,7 +129,7 @@ pub async fn post_reprocess(
     }
     let is_serving = |_: &_| state.lifecycle.phase() < Phase::Draining;
     let done = reprocess(&*state.whole, &reaction, &what, is_serving).await;
-    let done = done.map_err(|error| unreadable(&error))?;
+    let done = done.map_err(|error| not_done(&error))?;
     tracing::info!(
         reaction = reaction.name,
         reprocessed = done.reprocessed,
