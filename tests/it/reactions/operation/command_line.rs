@@ -11,7 +11,7 @@ in_both_modes! {
 
 impl Bench {
     /// Runs `eclusa reactions` on the bench's store; whether it has succeeded, and what it has said.
-    async fn command(&self, args: &[&str]) -> (bool, String) {
+    pub(super) async fn command(&self, args: &[&str]) -> (bool, String) {
         let mut command = eclusa(&["reactions"]);
         command.args(args).args(["--set", &self.store]);
         let done = tokio::task::spawn_blocking(move || command.output());
@@ -19,7 +19,7 @@ impl Bench {
         (output.status.success(), told(&output))
     }
 
-    async fn succeed(&self, args: &[&str]) -> String {
+    pub(super) async fn succeed(&self, args: &[&str]) -> String {
         let (done, said) = self.command(args).await;
         assert!(done, "{args:?}: {said}");
         said
