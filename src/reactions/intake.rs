@@ -106,7 +106,7 @@ impl Lane {
         let is_queued = key
             .as_ref()
             .is_some_and(|key| queued.contains(key) || self.queued.contains_key(key));
-        if let Some(like) = key.as_ref().filter(|_| self.plan.is_unique)
+        if let Some(like) = key.as_ref().filter(|_| self.outcomes.keys.is_unique)
             && (is_queued || self.window.is_open(like))
         {
             let reason = format!("a run with the same unique key {like:?} is open");
@@ -128,8 +128,8 @@ impl Lane {
             FirstOutcome::Queued(QueuedRun {
                 position,
                 event: Arc::clone(&event),
-                order_key: key.clone().filter(|_| self.plan.is_ordered),
-                unique_key: key.clone().filter(|_| self.plan.is_unique),
+                order_key: key.clone().filter(|_| self.outcomes.keys.is_ordered),
+                unique_key: key.clone().filter(|_| self.outcomes.keys.is_unique),
                 due,
                 attempts: 0,
                 alone,
@@ -140,12 +140,12 @@ impl Lane {
             let scheduled = queue(Due::At(due), false);
             return self.decide(key, scheduled);
         }
-        if self.plan.is_ordered && is_queued {
+        if self.outcomes.keys.is_ordered && is_queued {
             let behind = queue(Due::After(Duration::ZERO), false);
             return self.decide(key, behind);
         }
-        let is_first =
-            !self.plan.is_ordered || key.as_ref().is_none_or(|key| !self.window.is_open(key));
+        let is_first = !self.outcomes.keys.is_ordered
+            || key.as_ref().is_none_or(|key| !self.window.is_open(key));
         let (begun, up_to) = self.isolate;
         if begun > 0 && position <= up_to && is_first {
             self.isolate.0 = begun - 1;
@@ -157,7 +157,9 @@ impl Lane {
 
     /// An event has its outcome without having been started.
     fn decide(&mut self, key: Option<String>, outcome: FirstOutcome) {
-        if let (FirstOutcome::Queued(_), Some(key)) = (&outcome, &key) {
+        // What has ended is not open for others of its key.
+        let key = key.filter(|_| matches!(outcome, FirstOutcome::Queued(_)));
+        if let Some(key) = &key {
             self.queued.insert(key.clone(), u64::MAX);
         }
         self.window.decide(outcome.position(), key);

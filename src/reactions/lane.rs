@@ -272,9 +272,9 @@ impl Lane {
             }
             for (position, event) in self
                 .window
-                .stored(position, is_queued && self.plan.is_ordered)
+                .stored(position, is_queued && self.outcomes.keys.is_ordered)
             {
-                let unique_key = key.clone().filter(|_| self.plan.is_unique);
+                let unique_key = key.clone().filter(|_| self.outcomes.keys.is_unique);
                 self.outcomes.push(FirstOutcome::Queued(QueuedRun {
                     position,
                     event,
@@ -301,7 +301,7 @@ impl Lane {
             }
             QueueNews::Finished(Ok(())) => {
                 self.backoff.reset();
-                if self.plan.is_ordered {
+                if self.outcomes.keys.is_ordered {
                     // The next ones of the keys are due.
                     self.queue.expect(Duration::ZERO);
                 }

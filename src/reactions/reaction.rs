@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// Longest name of a reaction.
 pub const MAX_NAME: usize = 60;
+/// Least and highest rate of attempts in a second.
+const MIN_RATE: f64 = 0.000_1;
+const MAX_RATE: f64 = 100_000.0;
 /// Most lanes of a reaction.
 pub const MAX_LANES: u32 = 64;
 
@@ -297,10 +300,9 @@ impl Reaction {
                 })
         };
         parse(&self.when)?;
+        parse(&self.order_by)?;
         parse(&self.unique)?;
         Ok(Plan {
-            is_ordered: parse(&self.order_by)?.is_some(),
-            is_unique: self.unique.is_some(),
             at: parse(&self.at)?,
             handler,
             reaction: self.clone(),
@@ -333,8 +335,8 @@ impl Reaction {
             );
         }
         match self.rate_per_second {
-            Some(rate) if !(rate > 0.0 && rate.is_finite()) => {
-                Some("rate_per_second must be above zero")
+            Some(rate) if !(MIN_RATE..=MAX_RATE).contains(&rate) => {
+                Some("rate_per_second must lie between 0.0001 and 100,000")
             }
             _ => None,
         }
@@ -346,8 +348,6 @@ impl Reaction {
 pub(super) struct Plan {
     pub(super) reaction: Reaction,
     pub(super) handler: Arc<dyn Handler>,
-    pub(super) is_ordered: bool,
-    pub(super) is_unique: bool,
     pub(super) at: Option<Expression>,
 }
 

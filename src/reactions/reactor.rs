@@ -83,7 +83,12 @@ impl Driver for Reactor {
             what: "its declaration cannot be read",
             error: StoreError::new(ErrorKind::Operator, invalid.to_string()),
         })?;
-        if plan.is_ordered {
+        // What it reacts to, and in what order, was declared, perhaps by another process; how is up to this one.
+        let declared = Keys {
+            is_ordered: spec.ordered,
+            is_unique: spec.unique,
+        };
+        if declared.is_ordered {
             tokio::select! {
                 done = self.others_are_here(&drive.record) => done?,
                 () = drive.interruption.comes() => return Ok(()),
@@ -94,8 +99,8 @@ impl Driver for Reactor {
             .await
             .map_err(failed("the end of the log cannot be read"))?;
         let mut keys = Vec::new();
-        keys.extend(plan.is_ordered.then_some(QueueKey::Order));
-        keys.extend(plan.is_unique.then_some(QueueKey::Unique));
+        keys.extend(declared.is_ordered.then_some(QueueKey::Order));
+        keys.extend(declared.is_unique.then_some(QueueKey::Unique));
         let source = Source {
             log: drive.log.reader(),
             store: Arc::clone(store),
@@ -110,14 +115,10 @@ impl Driver for Reactor {
         };
         let worker = &self.shared.worker;
         let gate = &self.shared.gate;
-        let lane_keys = Keys {
-            is_ordered: plan.is_ordered,
-            is_unique: plan.is_unique,
-        };
         let lane = Lane {
             plan: Arc::clone(plan),
             isolate: (drive.record.begun, isolate_to),
-            window: Window::new(drive.record.position, plan.is_ordered),
+            window: Window::new(drive.record.position, declared.is_ordered),
             attempts: Attempts::new(
                 Arc::clone(plan),
                 reaction.id,
@@ -126,7 +127,7 @@ impl Driver for Reactor {
                 drive.leadership.clone(),
                 self.shared.runtime.clone().unwrap_or_else(Handle::current),
             ),
-            outcomes: Outcomes::new(reaction.id, Arc::clone(worker), lane_keys, drive.stepper),
+            outcomes: Outcomes::new(reaction.id, Arc::clone(worker), declared, drive.stepper),
             queue: Queue::new(
                 Arc::clone(store),
                 Arc::clone(plan),

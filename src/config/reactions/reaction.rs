@@ -20,6 +20,7 @@ const SHORTEST_EMAIL: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(7 * 86_400);
 const DELAYS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 86_400);
+const MIN_RATE: f64 = 0.000_1;
 const MAX_RATE: f64 = 100_000.0;
 
 /// Which events a new reaction handles.
@@ -181,11 +182,11 @@ impl ReactionSettings {
         in_range(found, &key("concurrency"), self.concurrency, 1..=1_000);
         in_range(found, &key("lanes"), self.lanes, 1..=64);
         if let Some(rate) = self.rate_per_second
-            && !(rate > 0.0 && rate <= MAX_RATE)
+            && !(MIN_RATE..=MAX_RATE).contains(&rate)
         {
             found.push(Invalid::new(
                 &key("rate_per_second"),
-                format!("is {rate}, but must be more than 0 and at most {MAX_RATE}"),
+                format!("is {rate}, but must lie between {MIN_RATE} and {MAX_RATE}"),
             ));
         }
     }

@@ -15,6 +15,7 @@ mod operation;
 mod poison;
 mod receiver;
 mod recorded;
+mod redeclared;
 mod running;
 mod signup;
 mod smtp_server;
