@@ -47,8 +47,15 @@ impl User {
         if name.trim().is_empty() {
             return Err("name is empty");
         }
+        if name.contains(char::is_control) {
+            return Err("name has a control character");
+        }
+        let is_text = |part: &str| {
+            !part.is_empty()
+                && !part.contains(|c: char| c == '@' || c.is_whitespace() || c.is_control())
+        };
         match email.split_once('@') {
-            Some((local, domain)) if !local.is_empty() && !domain.is_empty() => Ok(Self {
+            Some((local, domain)) if is_text(local) && is_text(domain) => Ok(Self {
                 id: Uuid::now_v7().to_string(),
                 name: name.trim().to_owned(),
                 email: email.to_lowercase(),
