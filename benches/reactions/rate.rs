@@ -23,8 +23,12 @@ async fn leave_behind(url: &str, runs: i64) {
         .batch_execute("VACUUM ANALYZE reaction_runs")
         .await
         .expect("vacuum");
-    let above = format!("SELECT setval('log_commits_seq', {})", (runs >> 12) + 1);
-    client.batch_execute(&above).await.expect("a sequence");
+    let last = (runs >> 12) + 1;
+    let above = format!(
+        "SELECT setval('log_commits_seq', {last}); \
+         INSERT INTO follower_positions (follower, n, position) VALUES ('nothing:0', 1, {last} << 12 | 4095)"
+    );
+    client.batch_execute(&above).await.expect("a position");
 }
 
 pub async fn run(arguments: &Arguments, with_snapshot: bool) {

@@ -177,7 +177,7 @@ async fn a_process_that_has_lost_its_lease_has_no_effect(place: &Place) {
 }
 
 impl Place {
-    /// Has a lease run out, whoever holds it.
+    /// Has a lease run out, in whichever process.
     pub async fn take_lease(&self, name: &str) {
         let until = match self.url {
             Some(_) => "clock_timestamp()",
