@@ -2,9 +2,10 @@
 
 use crate::cli::table::{print_line, printable};
 use crate::config::Settings;
-use crate::http::reactions::view::ReactionView;
+use crate::http::reactions::view::{LaneRunBy, ReactionView};
 use crate::reactions::runs::overviews;
 use clap::Args;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 /// Options of `list`.
@@ -39,7 +40,7 @@ fn row(reaction: &ReactionView) -> String {
     let counts = &reaction.counts;
     let reason = reaction.reason.as_deref().map(|why| format!("  {why}"));
     format!(
-        "{:<24} {:<8} {} succeeded, {} failed, {} cancelled, {} queued  {} behind ({:.1} s)  on {}{}",
+        "{:<24} {:<8} {} succeeded, {} failed, {} cancelled, {} queued  {} behind ({:.1} s)  on {}  {}{}",
         printable(&reaction.name),
         reaction.state.as_str(),
         counts.succeeded,
@@ -49,6 +50,46 @@ fn row(reaction: &ReactionView) -> String {
         reaction.behind.events,
         reaction.behind.seconds,
         printable(&reaction.types.join(" ")),
+        printable(&run_by(&reaction.run_by)),
         printable(&reason.unwrap_or_default()),
     )
+}
+
+/// The processes, and the lanes that have none.
+fn run_by(lanes: &[LaneRunBy]) -> String {
+    let (mut processes, mut idle) = (BTreeSet::new(), Vec::new());
+    for lane in lanes {
+        match &lane.process {
+            Some(process) => drop(processes.insert(process.as_str())),
+            None => idle.push(lane.lane.to_string()),
+        }
+    }
+    let processes = Vec::from_iter(processes).join(", ");
+    match (processes.as_str(), idle.join(", ").as_str()) {
+        ("", _) => "run by no process".to_owned(),
+        (processes, "") => format!("run by {processes}"),
+        (processes, idle) => format!("run by {processes}; no process runs lanes {idle}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_without_a_process_are_named() {
+        let lanes = |processes: &[Option<&str>]| {
+            let lane = |(lane, process): (u32, &Option<&str>)| LaneRunBy {
+                lane,
+                process: process.map(str::to_owned),
+            };
+            run_by(&(0..).zip(processes).map(lane).collect::<Vec<_>>())
+        };
+        assert_eq!(lanes(&[Some("b"), Some("a"), Some("b")]), "run by a, b");
+        assert_eq!(
+            lanes(&[Some("a"), None, None]),
+            "run by a; no process runs lanes 1, 2"
+        );
+        assert_eq!(lanes(&[None, None]), "run by no process");
+    }
 }

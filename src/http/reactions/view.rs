@@ -3,7 +3,7 @@
 use crate::http::followers::view::{Behind, FollowerStateWord};
 use crate::reactions::runs::{ReactionOverview, RunId, RunStatus};
 use crate::store::followers::FollowerState;
-use crate::store::reactions::Attempt;
+use crate::store::reactions::{Attempt, parse_lane};
 use crate::store::runs::{RunRecord, RunState};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -38,8 +38,17 @@ pub struct ReactionView {
     /// That of the lane that is behind most.
     pub behind: Behind,
     pub counts: RunCountsView,
-    /// The processes that run its lanes.
-    pub run_by: Vec<String>,
+    /// Its lanes by number, also those of earlier declarations that have something left to do.
+    pub run_by: Vec<LaneRunBy>,
+}
+
+/// A lane of a reaction, and what runs it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LaneRunBy {
+    pub lane: u32,
+    /// The process that runs it; null if none does, and then its events wait.
+    #[schema(required)]
+    pub process: Option<String>,
 }
 
 /// How many runs a reaction has.
@@ -147,13 +156,13 @@ impl From<ReactionOverview> for ReactionView {
             counts,
             ..
         } = overview;
-        let mut run_by: Vec<String> = record
-            .lanes
-            .into_iter()
-            .filter_map(|lane| lane.run_by)
-            .collect();
-        run_by.sort();
-        run_by.dedup();
+        let run_by = record.lanes.into_iter().filter_map(|lane| {
+            let (_, number) = parse_lane(&lane.name)?;
+            Some(LaneRunBy {
+                lane: number,
+                process: lane.run_by,
+            })
+        });
         Self {
             name: record.name,
             types: types.to_vec(),
@@ -173,7 +182,7 @@ impl From<ReactionOverview> for ReactionView {
                 cancelled: counts.cancelled,
                 queued: counts.queued,
             },
-            run_by,
+            run_by: run_by.collect(),
         }
     }
 }
