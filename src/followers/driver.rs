@@ -3,7 +3,6 @@
 use super::follower::LogReader;
 use super::lag::FollowerMetrics;
 use super::log_end::LogEnd;
-use super::registry::Subscription;
 use crate::event::Cause;
 use crate::maintenance::leader::Leadership;
 use crate::store::commit_log::{Chunk, Position, Selection, Span, TypePatterns};
@@ -24,15 +23,20 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// The follower's name.
     fn name(&self) -> &str;
 
-    /// What is declared at the start; `None` if that was done elsewhere.
-    fn subscription(&self) -> Option<Subscription>;
-
     /// Works until the record has changed or the process drains; then the record is read again. When the lease is lost,
     /// this is dropped.
     ///
     /// # Errors
     /// What failed. It is called again after a pause.
     async fn drive(&self, drive: Drive<'_>) -> Result<(), DriveError>;
+}
+
+/// Declared followers that have a driver, of which there may be more later.
+#[async_trait]
+pub(crate) trait DriverSource: Send + Sync + 'static {
+    /// A driver for each follower that there is. It is called again after each command and declaration; a driver of a
+    /// follower that has one is dropped.
+    async fn drivers(&self) -> Result<Vec<Arc<dyn Driver>>, StoreError>;
 }
 
 /// What failed, and how.

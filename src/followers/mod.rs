@@ -22,6 +22,7 @@ pub mod outlet;
 mod passes;
 pub mod projection;
 mod registry;
+pub mod roster;
 pub mod sequencer;
 mod start;
 mod steps;

@@ -1,6 +1,6 @@
 //! The followers that a process registers.
 
-use super::driver::Driver;
+use super::driver::{Driver, DriverSource};
 use super::outlet::Outlet;
 use super::projection::Projection;
 use crate::store::commit_log::TypePatterns;
@@ -86,7 +86,7 @@ impl Work {
         let (subscription, kind) = match self {
             Work::Project(projection) => (projection.subscription(), FollowerKind::Transactional),
             Work::Send(outlet) => (outlet.subscription(), FollowerKind::External),
-            Work::Drive(driver) => (driver.subscription()?, FollowerKind::Transactional),
+            Work::Drive(_) => return None,
         };
         Some(Declaration {
             name: self.name().to_owned(),
@@ -102,6 +102,7 @@ impl Work {
 #[derive(Clone, Default)]
 pub struct Followers {
     pub(super) all: Vec<Work>,
+    pub(super) sources: Vec<Arc<dyn DriverSource>>,
 }
 
 impl Followers {
@@ -123,19 +124,16 @@ impl Followers {
         self
     }
 
-    /// Adds a follower that moves its position by itself.
+    /// Adds followers that move their positions by themselves.
     #[must_use]
-    pub(crate) fn drive(mut self, driver: Arc<dyn Driver>) -> Self {
-        self.all.push(Work::Drive(driver));
+    pub(crate) fn drive(mut self, source: impl DriverSource) -> Self {
+        self.sources.push(Arc::new(source));
         self
     }
 
     pub(super) fn check(&self) -> Result<(), InvalidFollower> {
         let mut names = BTreeSet::new();
         for work in &self.all {
-            if matches!(work, Work::Drive(_)) {
-                continue;
-            }
             let name = work.name();
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
             if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(allowed) {

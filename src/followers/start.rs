@@ -1,11 +1,9 @@
 //! Declares the registered followers and starts their actors.
 
-use super::follower::{Follower, FollowerParams};
 use super::log_end::{CommitSignal, LogWatch};
-use super::registry::{Followers, InvalidFollower, Work};
+use super::registry::{Followers, InvalidFollower};
+use super::roster::{Roster, RosterParams};
 use super::sequencer::{Sequencer, SequencerParams};
-use crate::maintenance::leader::{Leader, LeaderParams};
-use crate::store::followers::lease_name;
 use crate::store::{ErrorKind, Store, StoreError};
 use crate::supervision::{Backoff, Mailbox, Starter};
 use actix_rt::Arbiter;
@@ -53,7 +51,7 @@ pub struct RunningFollowers {
     pub commits: CommitSignal,
     // Kept because an actor without an address is not restarted.
     _sequencer: Mailbox<Sequencer>,
-    _followers: Vec<(Mailbox<Leader>, Mailbox<Follower>)>,
+    _roster: Mailbox<Roster>,
 }
 
 impl Followers {
@@ -83,7 +81,7 @@ impl Followers {
                 );
             }
         }
-        let (arbiter, at_work) = (Arbiter::new(), Arbiter::new());
+        let arbiters = (Arbiter::new(), Arbiter::new());
         let (watch, commits) = (LogWatch::default(), CommitSignal::default());
         let (sequencer, inbox) = starter.mailbox("sequencer", 0, 1);
         let params = SequencerParams {
@@ -94,43 +92,22 @@ impl Followers {
             lifecycle: starter.lifecycle.clone(),
             metrics: Arc::clone(&starter.metrics),
         };
-        starter.start(&arbiter, inbox, Sequencer::new(params));
-        let turns = Arc::new(Semaphore::new(options.connections.max(1)));
-        let start_follower = |(index, work): (usize, Work)| {
-            let (actor, leadership) = Leader::new(LeaderParams {
-                name: lease_name(work.name()),
-                ttl: options.lease_ttl,
-                store: store.clone(),
-                lifecycle: starter.lifecycle.clone(),
-                metrics: Arc::clone(&starter.metrics),
-            });
-            let (leader, inbox) = starter.mailbox("follower_leader", index, 1);
-            starter.start(&arbiter, inbox, actor);
-            let (follower, inbox) = starter.mailbox("follower", index, 1);
-            let params = FollowerParams {
-                work,
-                leadership,
-                log: store.clone(),
-                store: store.clone(),
-                watch: watch.clone(),
-                turns: Arc::clone(&turns),
-                lifecycle: starter.lifecycle.clone(),
-                metrics: Arc::clone(&starter.metrics),
-            };
-            starter.start(&at_work, inbox, Follower::new(params));
-            (leader, follower)
+        starter.start(&arbiters.0, inbox, Sequencer::new(params));
+        let params = RosterParams {
+            sources: self.sources,
+            starter: starter.clone(),
+            arbiters,
+            turns: Arc::new(Semaphore::new(options.connections.max(1))),
+            lease_ttl: options.lease_ttl,
+            store,
+            watch: watch.clone(),
         };
-        let running = self
-            .all
-            .into_iter()
-            .enumerate()
-            .map(start_follower)
-            .collect();
+        let roster = Roster::start(params, self.all);
         Ok(RunningFollowers {
             watch,
             commits,
             _sequencer: sequencer,
-            _followers: running,
+            _roster: roster,
         })
     }
 }

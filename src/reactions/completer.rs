@@ -4,7 +4,6 @@
 //! statement marks those of a stretch that have no open or failed run. A run that is open then marks its event when
 //! it ends.
 
-use crate::followers::Subscription;
 use crate::followers::driver::{Drive, DriveError, Driver};
 use crate::store::commit_log::{Position, TypePatterns};
 use crate::store::followers::{Declaration, FollowerKind, OnError, Start};
@@ -48,10 +47,6 @@ fn failed(error: StoreError) -> DriveError {
 impl Driver for Completer {
     fn name(&self) -> &str {
         NAME
-    }
-
-    fn subscription(&self) -> Option<Subscription> {
-        None
     }
 
     async fn drive(&self, mut drive: Drive<'_>) -> Result<(), DriveError> {

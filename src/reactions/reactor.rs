@@ -16,7 +16,6 @@ use super::rate::Rate;
 use super::reaction::Plan;
 use super::selection::Selection;
 use super::window::Window;
-use crate::followers::Subscription;
 use crate::followers::driver::{Drive, DriveError, Driver};
 use crate::metrics::Metrics;
 use crate::store::followers::FollowerRecord;
@@ -62,10 +61,6 @@ fn failed(what: &'static str) -> impl FnOnce(StoreError) -> DriveError {
 impl Driver for Reactor {
     fn name(&self) -> &str {
         &self.follower
-    }
-
-    fn subscription(&self) -> Option<Subscription> {
-        None
     }
 
     async fn drive(&self, mut drive: Drive<'_>) -> Result<(), DriveError> {

@@ -3,10 +3,12 @@
 use super::completer::{self, Completer};
 use super::reaction::{InvalidReaction, Plan, Reaction};
 use super::reactor::{Reactor, Shared};
+use crate::followers::driver::{Driver, DriverSource};
 use crate::followers::{Followers, NotStarted, while_away};
 use crate::metrics::Metrics;
-use crate::store::reactions::lane_name;
+use crate::store::reactions::parse_lane;
 use crate::store::{Store, StoreError};
+use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -92,27 +94,17 @@ impl Reactions {
     }
 
     /// Declares the reactions, and adds their lanes to the followers of the process, which run them from
-    /// [`Followers::start`] on.
+    /// [`Followers::start`] on, with the lanes that other processes add later.
     ///
     /// # Errors
     /// A reaction is invalid, or the store refuses a declaration. A store that is away is waited for.
     pub async fn declare(
         self,
         store: &Arc<dyn Store>,
-        mut followers: Followers,
+        followers: Followers,
         metrics: &Arc<Metrics>,
     ) -> Result<Followers, ReactionsNotStarted> {
         let plans = self.plans()?;
-        if plans.is_empty() {
-            // Events of a reaction that was removed are still to be marked.
-            let marking = store.follower(completer::NAME).await;
-            return Ok(match marking {
-                Ok(None) => followers,
-                _ => followers.drive(Arc::new(Completer {
-                    store: Arc::clone(store),
-                })),
-            });
-        }
         let shared = Shared {
             store: Arc::clone(store),
             worker: worker(),
@@ -120,13 +112,15 @@ impl Reactions {
             runtime: self.runtime,
             metrics: Arc::clone(metrics),
         };
-        let completer = completer::declaration();
-        let declare = async || store.declare(&completer).await;
         let what = "reaction not declared yet";
-        while_away(&completer.name, what, declare)
-            .await
-            .map_err(NotStarted::from)?;
-        for plan in plans {
+        if !plans.is_empty() {
+            let completer = completer::declaration();
+            let declare = async || store.declare(&completer).await;
+            while_away(&completer.name, what, declare)
+                .await
+                .map_err(NotStarted::from)?;
+        }
+        for plan in &plans {
             let declaration = plan.reaction.declaration();
             let name = declaration.name.as_str();
             let declare = async || store.declare_reaction(&declaration).await;
@@ -142,28 +136,51 @@ impl Reactions {
                     "reaction declared"
                 );
             }
-            let read = async || store.reaction(name).await;
-            let record = while_away(name, what, read)
-                .await
-                .map_err(NotStarted::from)?;
-            // Those of earlier declarations have something left to do.
-            let known = record.map_or(0, |record| record.lanes.len());
-            let lanes = u32::try_from(known)
-                .unwrap_or(u32::MAX)
-                .max(plan.reaction.lanes);
-            let plan = Arc::new(plan);
-            for lane in 0..lanes {
-                followers = followers.drive(Arc::new(Reactor {
-                    follower: lane_name(&plan.reaction.name, lane),
-                    plan: Arc::clone(&plan),
+        }
+        Ok(followers.drive(Lanes {
+            plans: plans.into_iter().map(Arc::new).collect(),
+            shared,
+        }))
+    }
+}
+
+/// The lanes of the reactions of a process, and the marking behind them.
+struct Lanes {
+    plans: Vec<Arc<Plan>>,
+    shared: Shared,
+}
+
+#[async_trait]
+impl DriverSource for Lanes {
+    /// Those that the store has: another process may have declared more. Those of earlier declarations have something
+    /// left to do.
+    async fn drivers(&self) -> Result<Vec<Arc<dyn Driver>>, StoreError> {
+        let store = &self.shared.store;
+        if store.follower(completer::NAME).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        // Also without a reaction here: events of one that was removed are still to be marked.
+        let mut drivers: Vec<Arc<dyn Driver>> = vec![Arc::new(Completer {
+            store: Arc::clone(store),
+        })];
+        for record in store.reactions().await? {
+            let here = |plan: &&Arc<Plan>| *plan.reaction.name == *record.name;
+            let Some(plan) = self.plans.iter().find(here) else {
+                continue;
+            };
+            for follower in record.lanes.into_iter().map(|lane| lane.name) {
+                let Some((_, lane)) = parse_lane(&follower) else {
+                    continue;
+                };
+                drivers.push(Arc::new(Reactor {
                     lane,
-                    shared: shared.clone(),
+                    follower,
+                    plan: Arc::clone(plan),
+                    shared: self.shared.clone(),
                 }));
             }
         }
-        Ok(followers.drive(Arc::new(Completer {
-            store: Arc::clone(store),
-        })))
+        Ok(drivers)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reactions: each run gets its outcome; and their handlers, each against a real server.
 
+mod added_lanes;
 mod amqp;
 mod by_settings;
 mod child;
