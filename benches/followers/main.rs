@@ -28,6 +28,7 @@
     reason = "the tasks of a measurement end with it, and need no supervisor"
 )]
 
+mod command_line;
 mod database;
 mod faults;
 mod idle;
@@ -36,6 +37,7 @@ mod projections;
 mod rate;
 mod snapshot;
 
+use command_line::CommandLine;
 use std::time::Duration;
 
 /// What was asked for.
@@ -46,26 +48,15 @@ pub struct Arguments {
     pub time: Duration,
 }
 
-fn argument(all: &[String], name: &str) -> Option<String> {
-    let at = all.iter().position(|one| one == name)?;
-    all.get(at + 1).cloned()
-}
-
 fn main() {
-    let all: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|one| one != "--bench")
-        .collect();
-    let number = |name: &str, default: usize| {
-        argument(&all, name).map_or(default, |text| text.parse().expect("a number"))
-    };
+    let line = CommandLine::read();
     let arguments = Arguments {
-        url: argument(&all, "--url").unwrap_or_default(),
-        events: number("--events", 1_000_000),
-        commits: number("--commits", 1_000_000),
-        time: Duration::from_secs(number("--seconds", 30) as u64),
+        url: line.text("--url").unwrap_or_default(),
+        events: line.number("--events", 1_000_000),
+        commits: line.number("--commits", 1_000_000),
+        time: Duration::from_secs(line.number("--seconds", 30) as u64),
     };
-    let command = all.first().map_or("", String::as_str);
+    let command = line.command().unwrap_or_default();
     if command.is_empty() || arguments.url.is_empty() {
         // `cargo bench` without arguments runs every target.
         println!(

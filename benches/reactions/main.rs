@@ -25,12 +25,15 @@
     reason = "the tasks of a measurement end with it, and need no supervisor"
 )]
 
+#[path = "../followers/command_line.rs"]
+mod command_line;
 #[path = "../followers/database.rs"]
 mod database;
 mod latency;
 mod place;
 mod rate;
 
+use command_line::CommandLine;
 use std::time::Duration;
 
 /// What was asked for.
@@ -42,33 +45,22 @@ pub struct Arguments {
     pub time: Duration,
 }
 
-fn argument(all: &[String], name: &str) -> Option<String> {
-    let at = all.iter().position(|one| one == name)?;
-    all.get(at + 1).cloned()
-}
-
 fn main() {
-    let all: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|one| one != "--bench")
-        .collect();
-    let number = |name: &str, default: usize| {
-        argument(&all, name).map_or(default, |text| text.parse().expect("a number"))
-    };
+    let line = CommandLine::read();
     let arguments = Arguments {
-        url: argument(&all, "--url"),
-        events: number("--events", 50_000),
-        concurrency: number("--concurrency", 500) as u32,
-        behind: number("--behind", 0) as i64,
-        time: Duration::from_secs(number("--seconds", 20) as u64),
+        url: line.text("--url"),
+        events: line.number("--events", 50_000),
+        concurrency: line.number("--concurrency", 500) as u32,
+        behind: line.number("--behind", 0) as i64,
+        time: Duration::from_secs(line.number("--seconds", 20) as u64),
     };
-    let Some(command) = all.first() else {
+    let Some(command) = line.command() else {
         // `cargo bench` without arguments runs every target.
         println!("reactions: nothing to do without a command; see benches/reactions/main.rs");
         return;
     };
     actix_rt::System::new().block_on(async {
-        match command.as_str() {
+        match command {
             "rate" => rate::run(&arguments, false).await,
             "snapshot" => rate::run(&arguments, true).await,
             "latency" => latency::run(&arguments).await,
