@@ -1,5 +1,6 @@
-//! What the listings have in common: reading their queries, pages and cursors.
+//! What routes that read have in common: queries, pages, cursors, and failures of the store.
 
+use super::HttpState;
 use super::problem::Problem;
 use crate::store::{ErrorKind, StoreError};
 use actix_web::error::QueryPayloadError;
@@ -31,8 +32,15 @@ pub(super) fn limit(given: Option<usize>) -> Result<usize, Problem> {
     check_limit(given.unwrap_or(DEFAULT_LIMIT), MAX_LIMIT)
 }
 
+/// Most that a request may work on, if it says so.
+pub(super) fn work_limit(given: Option<u32>, most: u64) -> Result<Option<u64>, Problem> {
+    given
+        .map(|limit| check_limit(limit.into(), most))
+        .transpose()
+}
+
 /// A limit that lies between 1 and `most`.
-pub(super) fn check_limit<T>(limit: T, most: T) -> Result<T, Problem>
+fn check_limit<T>(limit: T, most: T) -> Result<T, Problem>
 where
     T: PartialOrd + From<u8> + Display,
 {
@@ -50,6 +58,24 @@ pub(super) fn cursor<T: FromStr>(given: Option<String>) -> Result<Option<T>, Pro
     parsed.map_err(|_| {
         Problem::bad_request("cursor must be the unchanged `next` of an earlier response")
     })
+}
+
+/// Refuses what belongs to another generation of the log; `advice` says what to do then.
+pub(super) async fn check_generation(
+    state: &HttpState,
+    what: impl Display,
+    generation: i64,
+    advice: &str,
+) -> Result<(), Problem> {
+    let now = state.log.generation().await;
+    let now = now.map_err(|error| unreadable(&error))?;
+    if generation == now {
+        return Ok(());
+    }
+    Err(Problem::gone(format!(
+        "{what} belongs to generation {generation} of the log, and this is generation {now}: the database was \
+         restored or replaced; {advice}"
+    )))
 }
 
 pub(super) fn text(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
@@ -77,10 +103,13 @@ pub(super) fn time(name: &str, value: Option<String>) -> Result<Option<DateTime<
         .transpose()
 }
 
-/// A failure of the store while a command was carried out.
-pub(super) fn not_done(error: &StoreError) -> Problem {
-    tracing::error!(kind = error.kind().as_str(), %error, "command failed");
-    Problem::unavailable("the store cannot carry out the command now; try again")
+/// What was looked up in the store.
+pub(super) fn found<T>(
+    read: Result<Option<T>, StoreError>,
+    missing: impl FnOnce() -> Problem,
+) -> Result<T, Problem> {
+    let found = read.map_err(|error| unreadable(&error))?;
+    found.ok_or_else(missing)
 }
 
 /// A failure of the store, which is never the caller's.

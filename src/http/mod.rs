@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+mod commands;
 pub mod dead_letters;
 pub mod followers;
 #[cfg(feature = "failpoints")]

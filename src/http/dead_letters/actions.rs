@@ -10,7 +10,7 @@ use crate::dead_letters::replay::{NotReplayed, Replay};
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::body;
-use crate::http::listing::{check_limit, cursor, unreadable};
+use crate::http::listing::{cursor, unreadable, work_limit};
 use crate::http::openapi::problems::ActionProblems;
 use crate::http::openapi::schema;
 use crate::http::problem::Problem;
@@ -172,7 +172,7 @@ pub async fn post_replay(
     let replay = Replay {
         filter,
         cursor,
-        limit: limit(body.limit, REPLAY_LIMIT)?,
+        limit: work_limit(body.limit, REPLAY_LIMIT)?,
         rate: body.rate_per_second,
         dry_run: body.dry_run,
         time: Some(TIME),
@@ -238,7 +238,7 @@ pub async fn post_purge(
              \"all\": true",
         ));
     }
-    let limit = limit(body.limit, PURGE_LIMIT)?.unwrap_or(PURGE_LIMIT);
+    let limit = work_limit(body.limit, PURGE_LIMIT)?.unwrap_or(PURGE_LIMIT);
     let matched = matching(&state, &filter).await?;
     let purged = if body.dry_run {
         0
@@ -257,12 +257,6 @@ pub async fn post_purge(
         matched,
         purged,
     }))
-}
-
-fn limit(given: Option<u32>, most: u64) -> Result<Option<u64>, Problem> {
-    given
-        .map(|limit| check_limit(limit.into(), most))
-        .transpose()
 }
 
 async fn matching(state: &HttpState, filter: &DeadLetterFilter) -> Result<u64, Problem> {

@@ -6,7 +6,7 @@ pub mod view;
 
 use super::HttpState;
 use super::auth::Caller;
-use super::listing::{cursor, limit, parse_query, text, time, unreadable};
+use super::listing::{cursor, found, limit, parse_query, text, time, unreadable};
 use super::openapi::problems::{ListProblems, LookupProblems};
 use super::openapi::schema;
 use super::problem::Problem;
@@ -127,10 +127,8 @@ pub async fn get(
     let id = Uuid::try_parse(&given)
         .map_err(|_| Problem::bad_request(format!("{given:?} is not the id of a dead letter")))?;
     let letter = state.letters.get_letter(id).await;
-    match letter.map_err(|error| unreadable(&error))? {
-        Some(letter) => Ok(HttpResponse::Ok().json(Letter::from(letter))),
-        None => Err(Problem::missing(format!("no dead letter {id}"))),
-    }
+    let missing = || Problem::missing(format!("no dead letter {id}"));
+    Ok(HttpResponse::Ok().json(Letter::from(found(letter, missing)?)))
 }
 
 /// The parts of a filter as callers spell them.

@@ -6,10 +6,11 @@ use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::body;
-use crate::http::listing::{not_done, unreadable};
+use crate::http::commands::obeyed;
+use crate::http::listing::check_generation;
 use crate::http::openapi::problems::FollowerProblems;
 use crate::http::problem::Problem;
-use crate::store::followers::{Commanded, FollowerCommand};
+use crate::store::followers::FollowerCommand;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -120,15 +121,9 @@ pub async fn skip(
     caller?.require(Scope::Admin)?;
     let body: SkipBody = body::object(&request, &state, payload).await?;
     let to: OutsidePosition = body.to.parse().map_err(Problem::bad_request)?;
-    let generation = state.log.generation().await;
-    let generation = generation.map_err(|error| unreadable(&error))?;
-    if to.generation != generation {
-        return Err(Problem::gone(format!(
-            "position {to} belongs to generation {} of the log, and this is generation {generation}: \
-             the database was restored or replaced; take a position of GET /v1/followers",
-            to.generation
-        )));
-    }
+    let what = format_args!("position {to}");
+    let advice = "take a position of GET /v1/followers";
+    check_generation(&state, what, to.generation, advice).await?;
     obey(&state, &path, FollowerCommand::Skip(to.position)).await
 }
 
@@ -164,13 +159,7 @@ async fn obey(
 
 async fn command(state: &HttpState, name: &str, command: FollowerCommand) -> Result<(), Problem> {
     let done = state.follower_store.command(name, command).await;
-    match done.map_err(|error| not_done(&error))? {
-        Commanded::Done => {
-            tracing::info!(follower = name, ?command, "follower commanded");
-            state.followers.watch.command();
-            Ok(())
-        }
-        Commanded::Unknown => Err(unknown(name)),
-        Commanded::Refused(reason) => Err(Problem::conflict(reason)),
-    }
+    obeyed(state, done, || unknown(name))?;
+    tracing::info!(follower = name, ?command, "follower commanded");
+    Ok(())
 }

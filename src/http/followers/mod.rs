@@ -5,7 +5,7 @@ pub mod view;
 
 use super::HttpState;
 use super::auth::Caller;
-use super::listing::unreadable;
+use super::listing::{found, unreadable};
 use super::openapi::problems::{LookupProblems, SummaryProblems};
 use super::problem::Problem;
 use crate::config::auth::Scope;
@@ -65,7 +65,7 @@ pub async fn get(
 
 /// The response that shows a follower.
 async fn show(state: &HttpState, name: &str) -> Result<HttpResponse, Problem> {
-    let found = async {
+    let follower = async {
         let Some(record) = state.follower_store.follower(name).await? else {
             return Ok(None);
         };
@@ -74,11 +74,8 @@ async fn show(state: &HttpState, name: &str) -> Result<HttpResponse, Problem> {
         let view = view(state, record, generation, unnumbered).await?;
         Ok(Some(view))
     };
-    match found.await {
-        Ok(Some(follower)) => Ok(HttpResponse::Ok().json(follower)),
-        Ok(None) => Err(unknown(name)),
-        Err(error) => Err(unreadable(&error)),
-    }
+    let follower = found(follower.await, || unknown(name))?;
+    Ok(HttpResponse::Ok().json(follower))
 }
 
 async fn view(

@@ -1,17 +1,14 @@
 //! Commands to reactions and to single runs.
 
 use super::view::{ReactionView, RunView};
-use super::{runs, show, unknown};
+use super::{known_name, runs, show, unknown};
 use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
-use crate::http::listing::not_done;
+use crate::http::commands::obeyed;
 use crate::http::openapi::problems::CommandProblems;
 use crate::http::problem::Problem;
-use crate::reactions::reaction::is_name;
 use crate::reactions::runs::{RunId, cancel as cancel_run};
-use crate::store::StoreError;
-use crate::store::followers::Commanded;
 use actix_web::{HttpResponse, web};
 
 /// Pause a reaction
@@ -68,7 +65,8 @@ pub async fn remove(
     caller.require(Scope::Admin)?;
     let name = known_name(&path)?;
     let done = state.whole.remove_reaction(name).await;
-    obeyed(&state, done, "remove", name, || unknown(name))?;
+    obeyed(&state, done, || unknown(name))?;
+    tracing::info!(reaction = name, command = "remove", "reaction commanded");
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -93,7 +91,8 @@ pub async fn cancel(
     caller.require(Scope::Admin)?;
     let id: RunId = path.parse().map_err(Problem::bad_request)?;
     let done = cancel_run(&*state.whole, &id).await;
-    obeyed(&state, done, "cancel", &path, || runs::missing(&id))?;
+    obeyed(&state, done, || runs::missing(&id))?;
+    tracing::info!(run = %id, "run cancelled");
     runs::show(&state, &id).await
 }
 
@@ -106,30 +105,8 @@ async fn pause_or_resume(
     caller.require(Scope::Admin)?;
     let name = known_name(name)?;
     let done = state.whole.pause_reaction(name, paused).await;
+    obeyed(state, done, || unknown(name))?;
     let command = if paused { "pause" } else { "resume" };
-    obeyed(state, done, command, name, || unknown(name))?;
+    tracing::info!(reaction = name, command, "reaction commanded");
     show(state, name).await
-}
-
-fn known_name(name: &str) -> Result<&str, Problem> {
-    is_name(name).then_some(name).ok_or_else(|| unknown(name))
-}
-
-/// What the response to a command depends on.
-fn obeyed(
-    state: &HttpState,
-    done: Result<Commanded, StoreError>,
-    command: &'static str,
-    name: &str,
-    unknown: impl FnOnce() -> Problem,
-) -> Result<(), Problem> {
-    match done.map_err(|error| not_done(&error))? {
-        Commanded::Done => {
-            tracing::info!(name, command, "reaction commanded");
-            state.followers.watch.command();
-            Ok(())
-        }
-        Commanded::Unknown => Err(unknown()),
-        Commanded::Refused(reason) => Err(Problem::conflict(reason)),
-    }
 }

@@ -7,7 +7,7 @@ pub mod view;
 
 use super::HttpState;
 use super::auth::Caller;
-use super::listing::unreadable;
+use super::listing::{found, unreadable};
 use super::openapi::problems::{LookupProblems, SummaryProblems};
 use super::problem::Problem;
 use crate::config::auth::Scope;
@@ -16,6 +16,9 @@ use crate::reactions::runs::{overview, overviews};
 use crate::store::reactions::ReactionRecord;
 use actix_web::{HttpResponse, web};
 use view::{ReactionList, ReactionView};
+
+/// What to do with a cursor of another generation of the log.
+const RESTART: &str = "begin again without a cursor";
 
 /// List reactions
 ///
@@ -54,41 +57,25 @@ pub async fn get(
 
 /// The response that shows a reaction.
 async fn show(state: &HttpState, name: &str) -> Result<HttpResponse, Problem> {
-    if !is_name(name) {
-        return Err(unknown(name));
-    }
-    let found = overview(&*state.whole, name).await;
-    match found.map_err(|error| unreadable(&error))? {
-        Some(reaction) => Ok(HttpResponse::Ok().json(ReactionView::from(reaction))),
-        None => Err(unknown(name)),
-    }
+    let name = known_name(name)?;
+    let reaction = overview(&*state.whole, name).await;
+    let reaction = found(reaction, || unknown(name))?;
+    Ok(HttpResponse::Ok().json(ReactionView::from(reaction)))
 }
 
 /// The reaction of this name.
 async fn reaction(state: &HttpState, name: &str) -> Result<ReactionRecord, Problem> {
-    if !is_name(name) {
-        return Err(unknown(name));
-    }
-    let found = state.whole.reaction(name).await;
-    let found = found.map_err(|error| unreadable(&error))?;
-    found.ok_or_else(|| unknown(name))
+    let name = known_name(name)?;
+    found(state.whole.reaction(name).await, || unknown(name))
+}
+
+/// The name, if a reaction may have it.
+fn known_name(name: &str) -> Result<&str, Problem> {
+    is_name(name).then_some(name).ok_or_else(|| unknown(name))
 }
 
 fn unknown(name: &str) -> Problem {
     Problem::missing(format!(
         "there is no reaction {name}; GET /v1/reactions lists them"
     ))
-}
-
-/// Refuses a position of another generation of the log.
-async fn check_generation(state: &HttpState, cursor: &str, generation: i64) -> Result<(), Problem> {
-    let now = state.whole.generation().await;
-    let now = now.map_err(|error| unreadable(&error))?;
-    if generation == now {
-        return Ok(());
-    }
-    Err(Problem::gone(format!(
-        "the cursor {cursor} belongs to generation {generation} of the log, and this is generation {now}: the \
-         database was restored or replaced; begin again without a cursor"
-    )))
 }

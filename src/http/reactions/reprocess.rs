@@ -1,12 +1,13 @@
 //! `POST /v1/reactions/reprocess`: a bounded part of the work, and whether more is left.
 
 use super::runs::run_status;
-use super::{check_generation, reaction};
+use super::{RESTART, reaction};
 use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::body;
-use crate::http::listing::{check_limit, cursor, not_done, text, time};
+use crate::http::commands::not_done;
+use crate::http::listing::{check_generation, cursor, text, time, work_limit};
 use crate::http::openapi::problems::ReprocessProblems;
 use crate::http::problem::Problem;
 use crate::reactions::runs::{ReprocessCursor, Reprocessing, RunStatus, reprocess};
@@ -19,7 +20,7 @@ use utoipa::ToSchema;
 /// How long one request works before it responds with a cursor.
 const TIME: Duration = Duration::from_secs(20);
 /// Most runs of one request, as [`body::whole`] reads it.
-const LIMIT: u32 = i32::MAX as u32;
+const LIMIT: u64 = i32::MAX as u64;
 
 /// Which runs to make again, and how. Parts that are not given do not filter.
 #[derive(Deserialize, ToSchema)]
@@ -109,15 +110,12 @@ pub async fn post_reprocess(
     caller?.require(Scope::Admin)?;
     let body: ReprocessBody = body::object(&request, &state, payload).await?;
     let cursor: Option<ReprocessCursor> = cursor(body.cursor)?;
-    let limit = body
-        .limit
-        .map(|limit| check_limit(u64::from(limit), LIMIT.into()));
     let what = Reprocessing {
         status: status(body.status)?,
         event_type: text("eventType", body.event_type)?,
         from: time("from", body.from)?,
         to: time("to", body.to)?,
-        limit: limit.transpose()?,
+        limit: work_limit(body.limit, LIMIT)?,
         rate: body.rate_per_second.unwrap_or(0),
         dry_run: body.dry_run,
         cursor,
@@ -125,7 +123,8 @@ pub async fn post_reprocess(
     };
     let reaction = reaction(&state, &body.reaction).await?;
     if let Some(cursor) = cursor {
-        check_generation(&state, &cursor.to_string(), cursor.generation).await?;
+        let what = format_args!("the cursor {cursor}");
+        check_generation(&state, what, cursor.generation, RESTART).await?;
     }
     let is_serving = |_: &_| state.lifecycle.phase() < Phase::Draining;
     let done = reprocess(&*state.whole, &reaction, &what, is_serving).await;

@@ -1,13 +1,13 @@
 //! Runs: listing and reading.
 
 use super::view::{RunStateWord, RunStatusWord, RunView};
-use super::{check_generation, reaction};
+use super::{RESTART, reaction};
 use crate::config::auth::Scope;
 use crate::event::id;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::followers::view::OutsidePosition;
-use crate::http::listing::{cursor, limit, parse_query, time, unreadable};
+use crate::http::listing::{check_generation, cursor, found, limit, parse_query, time, unreadable};
 use crate::http::openapi::problems::{LookupProblems, RunListProblems};
 use crate::http::problem::Problem;
 use crate::reactions::runs::{self, RunId, RunQuery, RunStatus};
@@ -89,7 +89,8 @@ pub async fn list(
     };
     let reaction = reaction(&state, &path).await?;
     if let Some(before) = before {
-        check_generation(&state, &before.to_string(), before.generation).await?;
+        let what = format_args!("the cursor {before}");
+        check_generation(&state, what, before.generation, RESTART).await?;
     }
     let page = async {
         let generation = state.whole.generation().await?;
@@ -130,10 +131,8 @@ pub async fn get(
 /// The response that shows a run.
 pub(super) async fn show(state: &HttpState, id: &RunId) -> Result<HttpResponse, Problem> {
     let run = runs::find(&*state.whole, id).await;
-    match run.map_err(|error| unreadable(&error))? {
-        Some(run) => Ok(HttpResponse::Ok().json(RunView::new(&id.reaction, run))),
-        None => Err(missing(id)),
-    }
+    let run = found(run, || missing(id))?;
+    Ok(HttpResponse::Ok().json(RunView::new(&id.reaction, run)))
 }
 
 pub(super) fn missing(id: &RunId) -> Problem {
@@ -163,25 +162,20 @@ pub async fn of_event(
     let of_caller = id::of_caller(&caller.producer, &path);
     // A derived id, as responses name it, is no caller's id; both are looked up.
     let event_id = id::canonical(&path).unwrap_or(of_caller);
-    let found = async {
-        let found = runs::of_event(&*state.whole, event_id).await?;
-        match found {
-            None if of_caller != event_id => runs::of_event(&*state.whole, of_caller).await,
-            found => Ok(found),
-        }
-    };
-    match found.await.map_err(|error| unreadable(&error))? {
-        Some(runs) => Ok(HttpResponse::Ok().json(EventRuns {
-            runs: runs
-                .into_iter()
-                .map(|(reaction, run)| RunView::new(&reaction, run))
-                .collect(),
-        })),
-        None => Err(Problem::missing(format!(
+    let mut runs = runs::of_event(&*state.whole, event_id).await;
+    if of_caller != event_id && matches!(runs, Ok(None)) {
+        runs = runs::of_event(&*state.whole, of_caller).await;
+    }
+    let runs = found(runs, || {
+        Problem::missing(format!(
             "no event {} in the log; if it was accepted just now, ask GET /v1/events/{{id}}?wait=5s first",
             path.as_str()
-        ))),
-    }
+        ))
+    })?;
+    let view = |(reaction, run): (String, _)| RunView::new(&reaction, run);
+    Ok(HttpResponse::Ok().json(EventRuns {
+        runs: runs.into_iter().map(view).collect(),
+    }))
 }
 
 /// The states that a query asks for; `None` if for all.
