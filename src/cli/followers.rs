@@ -6,7 +6,7 @@ use super::table::{print_line, printable};
 use crate::config::Settings;
 use crate::http::followers::view::{Behind, FollowerView, OutsidePosition};
 use crate::logging;
-use crate::store::followers::{Commanded, FollowerCommand, FollowerRecord};
+use crate::store::followers::{FollowerCommand, FollowerRecord};
 use crate::store::{CommitLog, FollowerStore, Store, StoreError};
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -221,11 +221,8 @@ async fn change(
 }
 
 async fn carry_out(store: &dyn Store, name: &str, command: FollowerCommand) -> anyhow::Result<()> {
-    match FollowerStore::command(store, name, command).await? {
-        Commanded::Done => Ok(()),
-        Commanded::Unknown => bail!(unknown(name)),
-        Commanded::Refused(reason) => bail!(reason),
-    }
+    let done = FollowerStore::command(store, name, command).await?;
+    super::obeyed(done, || unknown(name))
 }
 
 async fn new_generation(settings: Settings) -> anyhow::Result<ExitCode> {

@@ -18,6 +18,8 @@ use crate::app;
 use crate::config::broker::BrokerSettings;
 use crate::config::{Mode, Settings, Sources};
 use crate::store::Store;
+use crate::store::followers::Commanded;
+use anyhow::bail;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -175,6 +177,15 @@ pub fn run() -> ExitCode {
         eprintln!("eclusa: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// What a command to the store has come to.
+fn obeyed(commanded: Commanded, unknown: impl FnOnce() -> String) -> anyhow::Result<()> {
+    match commanded {
+        Commanded::Done => Ok(()),
+        Commanded::Unknown => bail!(unknown()),
+        Commanded::Refused(reason) => bail!(reason),
+    }
 }
 
 /// Runs a future on actix's runtime, which actors need.

@@ -3,11 +3,13 @@
 
 use crate::app::embedded_lock::{EmbeddedLock, Holder};
 use crate::config::{Mode, Settings};
+use crate::http::problem::ItemError;
 use crate::supervision::Backoff;
 use anyhow::{Context as _, bail};
 use awc::Client;
 use awc::http::{Method, StatusCode};
 use clap::Args;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
 
@@ -158,13 +160,51 @@ impl Server {
             StatusCode::NO_CONTENT => serde_json::from_slice(b"null")
                 .map(Ok)
                 .context("the server's response is not Eclusa's"),
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                Ok(Err(String::from_utf8_lossy(&text).into_owned()))
+            status @ (StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => {
+                Ok(Err(refusal(status, &text)))
             }
-            status => bail!(
-                "the server answered {status}: {}",
-                String::from_utf8_lossy(&text)
-            ),
+            status => bail!(refusal(status, &text)),
         }
+    }
+}
+
+/// The parts of a [`Problem`](crate::http::problem::Problem) that a person reads.
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
+    #[serde(default)]
+    errors: Vec<ItemError>,
+}
+
+/// The words of a response that is no success: those that the command says when it does the work itself.
+fn refusal(status: StatusCode, text: &[u8]) -> String {
+    match serde_json::from_slice::<Refusal>(text) {
+        Ok(Refusal { detail, errors }) => {
+            let errors = errors.iter().map(|error| format!("\n  {error}"));
+            detail + &errors.collect::<String>()
+        }
+        Err(_) => format!(
+            "the server answered {status}: {}",
+            String::from_utf8_lossy(text)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_its_own_words() {
+        let told = |text: &str| refusal(StatusCode::CONFLICT, text.as_bytes());
+        let problem = r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"reaction r is running"}"#;
+        assert_eq!(told(problem), "reaction r is running");
+        let items = r#"{"detail":"1 of 2 events are not valid","errors":[
+            {"index":1,"field":"userId","reason":"is missing"},{"index":2,"field":"","reason":"is no object"}]}"#;
+        assert_eq!(
+            told(items),
+            "1 of 2 events are not valid\n  item 1: userId: is missing\n  item 2: is no object"
+        );
+        assert_eq!(told("<html>"), "the server answered 409 Conflict: <html>");
     }
 }

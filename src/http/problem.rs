@@ -5,20 +5,30 @@ use crate::event::item::FieldError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// `Retry-After` of a 503 unless there is reason for another.
 const RETRY_LATER: Duration = Duration::from_secs(1);
 
 /// An error in one item of a request.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ItemError {
     /// Index of the item, from 0.
     pub index: usize,
     /// The field and the reason.
     #[serde(flatten)]
     pub flaw: FieldError,
+}
+
+impl std::fmt::Display for ItemError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let FieldError { field, reason } = &self.flaw;
+        match field.as_str() {
+            "" => write!(f, "item {}: {reason}", self.index),
+            field => write!(f, "item {}: {field}: {reason}", self.index),
+        }
+    }
 }
 
 /// An error response. Boxed inside, so that a `Result` on the good path stays small.

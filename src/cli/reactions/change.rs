@@ -1,29 +1,24 @@
 //! `eclusa reactions pause`, `resume`, `cancel` and `remove`
 
 use super::{NameArgs, unknown};
+use crate::cli::obeyed;
 use crate::cli::server::{Place, ServerArgs};
 use crate::config::Settings;
 use crate::reactions::runs::{RunId, cancel as cancel_run};
 use crate::store::followers::Commanded;
-use anyhow::bail;
+use crate::store::{Store, StoreError};
 use std::process::ExitCode;
 
 /// Pauses a reaction, or has it go on.
 pub async fn pause(settings: &Settings, args: NameArgs, paused: bool) -> anyhow::Result<ExitCode> {
     let name = args.name.as_str();
-    let place = args.server.place(settings)?;
     let (action, is) = match paused {
         true => ("pause", "paused"),
         false => ("resume", "resumed"),
     };
-    if let Place::There(server) = &place {
-        server
-            .command(&format!("/v1/reactions/{name}/{action}"))
-            .await?;
-    } else {
-        let store = crate::app::store::open(settings).await?;
-        obeyed(store.pause_reaction(name, paused).await?, || unknown(name))?;
-    }
+    let path = format!("/v1/reactions/{name}/{action}");
+    let here = async |store: &dyn Store| store.pause_reaction(name, paused).await;
+    change(settings, &args.server, &path, here, || unknown(name)).await?;
     println!("{name} {is}");
     Ok(ExitCode::SUCCESS)
 }
@@ -31,15 +26,9 @@ pub async fn pause(settings: &Settings, args: NameArgs, paused: bool) -> anyhow:
 /// Forgets a reaction.
 pub async fn remove(settings: &Settings, args: NameArgs) -> anyhow::Result<ExitCode> {
     let name = args.name.as_str();
-    let place = args.server.place(settings)?;
-    if let Place::There(server) = &place {
-        server
-            .command(&format!("/v1/reactions/{name}/remove"))
-            .await?;
-    } else {
-        let store = crate::app::store::open(settings).await?;
-        obeyed(store.remove_reaction(name).await?, || unknown(name))?;
-    }
+    let path = format!("/v1/reactions/{name}/remove");
+    let here = async |store: &dyn Store| store.remove_reaction(name).await;
+    change(settings, &args.server, &path, here, || unknown(name)).await?;
     println!("{name} removed");
     Ok(ExitCode::SUCCESS)
 }
@@ -50,23 +39,28 @@ pub async fn cancel(
     id: &RunId,
     server: &ServerArgs,
 ) -> anyhow::Result<ExitCode> {
-    let place = server.place(settings)?;
-    if let Place::There(server) = &place {
-        server.command(&format!("/v1/runs/{id}/cancel")).await?;
-    } else {
-        let store = crate::app::store::open(settings).await?;
-        obeyed(cancel_run(&*store, id).await?, || {
-            format!("there is no run {id}; `eclusa reactions runs` lists them")
-        })?;
-    }
+    let path = format!("/v1/runs/{id}/cancel");
+    let here = async |store: &dyn Store| cancel_run(store, id).await;
+    change(settings, server, &path, here, || {
+        format!("there is no run {id}; `eclusa reactions runs` lists them")
+    })
+    .await?;
     println!("{id} cancelled");
     Ok(ExitCode::SUCCESS)
 }
 
-fn obeyed(commanded: Commanded, unknown: impl FnOnce() -> String) -> anyhow::Result<()> {
-    match commanded {
-        Commanded::Done => Ok(()),
-        Commanded::Unknown => bail!(unknown()),
-        Commanded::Refused(reason) => bail!(reason),
+/// Has a command carried out, here or by a server.
+async fn change(
+    settings: &Settings,
+    server: &ServerArgs,
+    path: &str,
+    here: impl AsyncFnOnce(&dyn Store) -> Result<Commanded, StoreError>,
+    unknown: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    let place = server.place(settings)?;
+    if let Place::There(server) = &place {
+        return server.command(path).await;
     }
+    let store = crate::app::store::open(settings).await?;
+    obeyed(here(&*store).await?, unknown)
 }

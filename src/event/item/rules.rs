@@ -1,6 +1,6 @@
 //! The rules of an item, and the error of a field that breaks one.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Errors of one kind that are reported of an item one by one.
 pub(super) const MAX_REPORTED: usize = 16;
@@ -41,7 +41,7 @@ impl Rules {
 }
 
 /// An error in one field of an item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     /// The field's name on the wire; empty for the item as a whole.
     pub field: String,

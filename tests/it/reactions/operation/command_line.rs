@@ -28,6 +28,7 @@ impl Bench {
     async fn refused(&self, args: &[&str], part: &str) {
         let (done, said) = self.command(args).await;
         assert!(!done && said.contains(part), "{args:?}: {said}");
+        assert!(!said.contains("\"detail\""), "a sentence: {said}");
     }
 }
 
@@ -41,6 +42,11 @@ async fn every_command_works_beside_a_server(bench: &mut Bench) {
     let list = bench.succeed(&["list"]).await;
     assert!(list.contains("hook") && list.contains("running"), "{list}");
     assert!(list.contains("3 succeeded, 7 failed"), "{list}");
+    let process = format!("/{}/", bench.app.pid());
+    assert!(
+        list.contains("run by ") && list.contains(&process),
+        "{list}"
+    );
     let list: Value = serde_json::from_str(&bench.succeed(&["list", "--json"]).await).unwrap();
     assert_eq!(list["counts"]["failed"], 7);
     let shown: Value = serde_json::from_str(&bench.succeed(&["show", "hook"]).await).unwrap();
@@ -149,6 +155,8 @@ async fn commands_work_without_a_server(bench: &mut Bench) {
     bench.app.sigterm();
     bench.app.wait_exit(SOON).await;
     bench.hook.is(Mood::Takes);
+    let list = bench.succeed(&["list"]).await;
+    assert!(list.contains("run by no process"), "{list}");
     let done = bench.succeed(&["reprocess", "--reaction", "hook"]).await;
     assert!(done.contains("3 will be made again"), "{done}");
     let open = bench
