@@ -164,13 +164,13 @@ impl RetentionStore for PostgresStore {
 /// Followers that have a commit with an event of the day before them. What has no number yet is before
 /// all of them. Numbers are given in the order of time, so a follower that has not read up to the end of the day
 /// counts as behind; of what was numbered later, an index has the commits with events of other days. A follower
-/// that is to be rebuilt has read nothing.
+/// that is to be rebuilt has read nothing. The marks `processed` need no event that is gone.
 const BEHIND: &str = "\
     SELECT (SELECT coalesce(array_agg(f.name), '{}') FROM followers AS f \
             CROSS JOIN LATERAL (SELECT CASE WHEN f.rebuild THEN 0 ELSE position END AS position \
                                 FROM follower_positions \
                                 WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
-            WHERE f.state <> 'gapped' \
+            WHERE f.state <> 'gapped' AND f.name <> 'reactions:processed' \
               AND ((SELECT (numbered_at AT TIME ZONE 'UTC')::date FROM log_commits \
                     WHERE seq >= p.position >> 12 AND (seq << 12 | 4095) > p.position \
                     ORDER BY seq LIMIT 1) <= $1::date \
@@ -184,12 +184,12 @@ const BEHIND: &str = "\
            (SELECT coalesce(hashtextextended(string_agg(name || ' ' || revision, ',' ORDER BY name), 0), 0) \
             FROM followers)";
 
-/// The least position of the followers that are not gapped.
+/// The least position of the followers that are not gapped and need the events.
 const LEAST: &str = "\
     SELECT min(CASE WHEN f.rebuild THEN 0 ELSE p.position END) FROM followers AS f \
     CROSS JOIN LATERAL (SELECT position FROM follower_positions \
                         WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
-    WHERE f.state <> 'gapped'";
+    WHERE f.state <> 'gapped' AND f.name <> 'reactions:processed'";
 
 /// The newest header stays, so that the log has an end. `$4` are the days that have a partition: a header
 /// of one of them stays, without a look at each.
@@ -372,7 +372,7 @@ async fn trim(
              UPDATE followers AS f \
              SET state = 'gapped', revision = revision + 1, changed_at = clock_timestamp(), \
                  reason = 'the retention deleted events that were not read' \
-             WHERE state <> 'gapped' \
+             WHERE state <> 'gapped' AND name <> 'reactions:processed' \
                AND (SELECT max(seq << 12 | (deleted.id & 4095)) \
                     FROM deleted JOIN log_commits ON block = deleted.id >> 12) \
                    > (SELECT CASE WHEN f.rebuild THEN 0 ELSE position END FROM follower_positions \

@@ -237,7 +237,8 @@ pub(super) fn store_position(
     Ok(())
 }
 
-/// The position of the follower that is furthest behind, without the gapped ones.
+/// The position of the follower that is furthest behind, without the gapped ones and the marks `processed`, which need
+/// no event that is gone.
 pub(super) fn least_position(connection: &mut SqliteConnection) -> QueryResult<Option<Position>> {
     let of_followers = current_positions(connection)?;
     Ok(of_followers.into_iter().map(|(_, position)| position).min())
@@ -264,6 +265,7 @@ pub(super) fn gap(connection: &mut SqliteConnection, deleted: Position) -> Query
 fn current_positions(connection: &mut SqliteConnection) -> QueryResult<Vec<(String, Position)>> {
     let moving: Vec<(String, bool)> = followers::table
         .filter(followers::state.ne(FollowerState::Gapped.as_str()))
+        .filter(followers::name.ne("reactions:processed"))
         .select((followers::name, followers::rebuild))
         .load(connection)?;
     moving

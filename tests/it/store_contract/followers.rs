@@ -396,6 +396,11 @@ pub async fn a_rebuild_keeps_the_letters_of_events_that_are_gone(store: &dyn Sto
 
 pub async fn what_a_follower_has_not_read_stays(store: &dyn Store) {
     let (lease, before) = declared(store, Start::Beginning).await;
+    let marks = Declaration {
+        name: "reactions:processed".to_owned(),
+        ..declaration("*", Start::Beginning)
+    };
+    store.declare(&marks).await.unwrap();
     let old = || Event {
         received_at: now() - chrono::Duration::days(20),
         ..event_of(Uuid::new_v4())
@@ -416,6 +421,8 @@ pub async fn what_a_follower_has_not_read_stays(store: &dyn Store) {
     assert_eq!(trim(15, true).await, 2, "held for long enough");
     let gapped = record(store).await;
     assert_eq!(gapped.state, FollowerState::Gapped, "{:?}", gapped.reason);
+    let marks = store.follower(&marks.name).await.unwrap().unwrap();
+    assert_eq!(marks.state, FollowerState::Running, "it reads no event");
     let since = store.complete_since().await.unwrap().unwrap();
     assert!(since < now().date_naive());
     let refused = store
