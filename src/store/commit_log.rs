@@ -105,19 +105,22 @@ impl TypePatterns {
     /// The others, as SQL's `LIKE` spells them.
     #[cfg(feature = "postgres")]
     pub(super) fn as_like(&self) -> Vec<String> {
-        let escape = |pattern: &String| {
-            let mut like = String::with_capacity(pattern.len());
-            for character in pattern.chars() {
-                match character {
-                    '*' => like.push('%'),
-                    '%' | '_' | '\\' => like.extend(['\\', character]),
-                    other => like.push(other),
-                }
-            }
-            like
-        };
-        self.with_star.iter().map(escape).collect()
+        self.with_star.iter().map(|pattern| like(pattern)).collect()
     }
+}
+
+/// A pattern as SQL's `LIKE` spells it.
+#[cfg(feature = "postgres")]
+pub(super) fn like(pattern: &str) -> String {
+    let mut like = String::with_capacity(pattern.len());
+    for character in pattern.chars() {
+        match character {
+            '*' => like.push('%'),
+            '%' | '_' | '\\' => like.extend(['\\', character]),
+            other => like.push(other),
+        }
+    }
+    like
 }
 
 /// Whether a text is made of the pattern's parts, with anything where `*` stands.

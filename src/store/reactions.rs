@@ -184,8 +184,35 @@ impl Effect for FirstOutcomes {
     }
 }
 
-/// Marks the events of a stretch of the log as processed, but those that have an open or failed run. All runs
-/// of these events must be decided. Of a commit that ends behind the stretch none is marked yet.
+/// Up to where a reaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReactionPosition {
+    /// Its events up to here are marked as processed, but for those that wait for another reaction or have an open
+    /// or failed run.
+    pub marked_to: Position,
+    /// All lanes have decided what lies up to here: [`Position::MAX`] for a removed one, which has nothing to decide.
+    pub decided_to: Position,
+}
+
+impl ReactionPosition {
+    /// The columns of the view `reaction_positions`.
+    pub(super) fn new((marked_to, decided_to): (i64, Option<i64>)) -> Self {
+        Self {
+            marked_to: Position(marked_to),
+            decided_to: decided_to.map_or(Position::MAX, Position),
+        }
+    }
+}
+
+/// Marks the events of a stretch of the log as processed that are due. Each reaction that is marked up to a position in
+/// the stretch is then marked up to its end, or as far as the reaction has decided. Of a commit that ends behind the
+/// stretch none is marked yet.
+///
+/// An event is due if each reaction to its type has decided it and none of its runs is open or has failed. Each event
+/// is looked at in the stretch of each reaction to its type, after that reaction has decided it. The last of these
+/// looks finds that all have, since what was decided stays so: it marks the event, or finds an open or failed run, which
+/// marks it itself when it ends. A run that ends while a reaction has still to decide the event leaves it to that
+/// reaction's stretch.
 #[derive(Debug, Clone, Copy)]
 pub struct MarkProcessed {
     pub after: Position,
@@ -321,8 +348,8 @@ pub trait ReactionStore: Send + Sync {
     /// Other processes declare reactions too: call it from time to time.
     async fn refresh_awaited(&self) -> Result<(), StoreError>;
 
-    /// Behind everything that all lanes have decided; `None` if there is no reaction.
-    async fn decided_by_all(&self) -> Result<Option<Position>, StoreError>;
+    /// Where each reaction is, also those that were removed and still have events to be marked.
+    async fn reaction_positions(&self) -> Result<Vec<ReactionPosition>, StoreError>;
 
     /// The positions behind `after`, up to `until`, whose run is decided.
     async fn decided(

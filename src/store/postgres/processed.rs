@@ -4,7 +4,7 @@ use super::commits::{behind, seq_of};
 use super::prepared::Prepare;
 use super::transactions::limit_locks;
 use crate::store::StoreError;
-use crate::store::commit_log::{Position, TypePatterns};
+use crate::store::commit_log::{Position, TypePatterns, like};
 use crate::store::reactions::MarkProcessed;
 use chrono::NaiveDate;
 use diesel::sql_types::{Array, BigInt, Bool, Date, Text, Uuid as UuidType};
@@ -22,7 +22,64 @@ const LOCK_SHARED: &str = "SELECT pg_advisory_xact_lock_shared(71616777773691248
 /// How long the marks of a stretch wait for a lock.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Those that have events of a type that a reaction is or was declared for.
+/// Moves the reactions of a stretch to its end, or as far as they have decided, and gives the types that they are or
+/// were declared for. The lane with the number 0 has all declarations.
+const MOVE: &str = "\
+    WITH ahead AS MATERIALIZED ( \
+        SELECT reaction, marked_to, least(decided_to, $2) AS until FROM reaction_positions \
+        WHERE marked_to >= $1 AND marked_to < $2 \
+    ), moved AS ( \
+        UPDATE reaction_marks AS mark SET marked_to = ahead.until FROM ahead \
+        WHERE mark.reaction = ahead.reaction AND mark.marked_to = ahead.marked_to \
+          AND ahead.until > ahead.marked_to \
+        RETURNING mark.reaction \
+    ) \
+    SELECT unnest(d.types) AS word FROM moved JOIN reactions AS r ON r.id = moved.reaction \
+    JOIN follower_declarations AS d ON d.follower = r.name || ':0' \
+    UNION SELECT unnest(r.types) FROM moved JOIN removed_reactions AS r ON r.id = moved.reaction";
+
+#[derive(diesel::QueryableByName)]
+struct WordRow {
+    #[diesel(sql_type = Text)]
+    word: String,
+}
+
+/// The types that reactions have still to decide up to a position, and behind where. Events that a declaration holds
+/// for lie behind its position.
+const UNDECIDED: &str = "\
+    SELECT greatest(r.decided_to, d.holds_from) AS behind, unnest(d.types) AS word FROM reaction_positions AS r \
+    JOIN follower_declarations AS d ON d.follower = r.name || ':0' \
+    WHERE r.decided_to < $1 AND d.holds_from < $1";
+
+#[derive(diesel::QueryableByName)]
+struct UndecidedRow {
+    #[diesel(sql_type = BigInt)]
+    behind: i64,
+    #[diesel(sql_type = Text)]
+    word: String,
+}
+
+/// What reactions have still to decide. It may be out of date, and then says too much: so read it before the runs.
+struct Undecided {
+    behind: Vec<i64>,
+    likes: Vec<String>,
+}
+
+impl Undecided {
+    async fn up_to(connection: &mut AsyncPgConnection, position: i64) -> QueryResult<Self> {
+        let rows: Vec<UndecidedRow> = sql_query(UNDECIDED)
+            .bind::<BigInt, _>(position)
+            .prepared()
+            .load(connection)
+            .await?;
+        Ok(Self {
+            behind: rows.iter().map(|row| row.behind).collect(),
+            likes: rows.iter().map(|row| like(&row.word)).collect(),
+        })
+    }
+}
+
+/// Those that have events of these types.
 const COMMITS: &str = "\
     SELECT seq, block, buckets FROM log_commits \
     WHERE seq > $1 AND seq <= $2 \
@@ -56,7 +113,10 @@ const MARK: &str = "\
     WHERE event.id >= commits.block << 12 AND event.id < (commits.block + 1) << 12 \
       AND event.bucket = ANY ($3) AND NOT event.processed \
       AND NOT EXISTS (SELECT FROM unnest($4::bigint[]) AS open (position) \
-                      WHERE open.position = (commits.seq << 12 | (event.id & 4095)))";
+                      WHERE open.position = (commits.seq << 12 | (event.id & 4095))) \
+      AND NOT EXISTS (SELECT FROM unnest($5::bigint[], $6::text[]) AS undecided (behind, type) \
+                      WHERE undecided.behind < (commits.seq << 12 | (event.id & 4095)) \
+                        AND event.event_type LIKE undecided.type)";
 
 pub(in crate::store) async fn mark(
     connection: &mut AsyncPgConnection,
@@ -71,12 +131,16 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
     // keep them from it.
     limit_locks(connection, PATIENCE).await?;
     sql_query(LOCK).prepared().execute(connection).await?;
-    let mut awaited = super::reactions::awaited(connection).await?;
-    awaited.extend(super::removed_reactions::types(connection).await?);
-    if awaited.is_empty() {
+    let moved: Vec<WordRow> = sql_query(MOVE)
+        .bind::<BigInt, _>(stretch.after.0)
+        .bind::<BigInt, _>(stretch.until.0)
+        .prepared()
+        .load(connection)
+        .await?;
+    if moved.is_empty() {
         return Ok(());
     }
-    let types = TypePatterns::new(awaited);
+    let types = TypePatterns::new(moved.into_iter().map(|row| row.word));
     let commits: Vec<CommitRow> = sql_query(COMMITS)
         .bind::<BigInt, _>(last_whole(stretch.after))
         .bind::<BigInt, _>(last_whole(stretch.until))
@@ -89,6 +153,7 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
     if commits.is_empty() {
         return Ok(());
     }
+    let undecided = Undecided::up_to(connection, stretch.until.0).await?;
     let open: Vec<OpenRow> = sql_query(OPEN)
         .bind::<BigInt, _>(behind(last_whole(stretch.after)).0)
         .bind::<BigInt, _>(stretch.until.0)
@@ -107,6 +172,8 @@ async fn mark_in(connection: &mut AsyncPgConnection, stretch: MarkProcessed) -> 
         .bind::<Array<BigInt>, _>(blocks)
         .bind::<Array<Date>, _>(Vec::from_iter(buckets))
         .bind::<Array<BigInt>, _>(open)
+        .bind::<Array<BigInt>, _>(undecided.behind)
+        .bind::<Array<Text>, _>(undecided.likes)
         .prepared()
         .execute(connection)
         .await?;
@@ -137,14 +204,14 @@ const LOCK_EVENTS: &str = "\
     SELECT FROM user_interactions WHERE event_id = ANY ($1) AND bucket = ANY ($2) \
     ORDER BY event_id FOR NO KEY UPDATE";
 
-/// Those whose other runs are decided and not open or failed. What lies behind the position up to which stretches
-/// are marked is marked with its stretch.
+/// Those whose other runs are decided and not open or failed. What a reaction has still to decide is marked with a later
+/// stretch: none is under way.
 const MARK_ENDED: &str = "\
     UPDATE user_interactions AS event SET processed = true \
     FROM unnest($1::uuid[], $3::bigint[]) AS ended (event_id, position) \
     WHERE event.event_id = ended.event_id AND event.bucket = ANY ($2) AND NOT event.processed \
-      AND ended.position <= (SELECT position FROM follower_positions \
-                             WHERE follower = 'reactions:processed' ORDER BY n DESC LIMIT 1) \
+      AND NOT EXISTS (SELECT FROM unnest($4::bigint[], $5::text[]) AS undecided (behind, type) \
+                      WHERE undecided.behind < ended.position AND event.event_type LIKE undecided.type) \
       AND NOT EXISTS (SELECT FROM reaction_runs AS run \
                       WHERE run.reaction = ANY (ARRAY(SELECT id FROM reactions)) \
                         AND run.state IN ('open', 'failed') AND run.position = ended.position)";
@@ -162,10 +229,14 @@ pub(super) async fn mark_ended(
         .prepared()
         .execute(connection)
         .await?;
+    let last = positions.iter().copied().max().unwrap_or(0);
+    let undecided = Undecided::up_to(connection, last).await?;
     sql_query(MARK_ENDED)
         .bind::<Array<UuidType>, _>(ids)
         .bind::<Array<Date>, _>(&days)
         .bind::<Array<BigInt>, _>(positions)
+        .bind::<Array<BigInt>, _>(undecided.behind)
+        .bind::<Array<Text>, _>(undecided.likes)
         .prepared()
         .execute(connection)
         .await?;

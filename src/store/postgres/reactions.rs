@@ -5,18 +5,18 @@ use super::follower_commands::notify;
 use super::follower_records::records;
 use super::prepared::Prepare;
 use super::reaction_queue;
-use super::schema::{reaction_runs, reactions};
+use super::schema::{reaction_positions as reached, reaction_runs, reactions};
 use crate::store::StoreError;
 use crate::store::commit_log::{CommitLog, Position, ROUND};
 use crate::store::followers::{FollowerKind, FollowerRecord, Start};
 use crate::store::reactions::{
-    Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionRecord, ReactionStore,
-    parse_lane,
+    Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionPosition,
+    ReactionRecord, ReactionStore, parse_lane,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text};
+use diesel::sql_types::{Array, Bool, Integer, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 const DECLARE: &str = "SELECT eclusa_declare_reaction($1, $2, $3::jsonb, $4, $5) AS changed";
@@ -41,18 +41,6 @@ const ORDER_KEYS: &str = "\
     SELECT DISTINCT order_key AS word FROM reaction_queue WHERE reaction = $1 AND order_key = ANY ($2)";
 const UNIQUE_KEYS: &str = "\
     SELECT DISTINCT unique_key AS word FROM reaction_queue WHERE reaction = $1 AND unique_key = ANY ($2)";
-
-pub(super) const DECIDED_BY_ALL: &str = "\
-    SELECT min(p.position) AS position FROM followers AS f \
-    CROSS JOIN LATERAL (SELECT position FROM follower_positions \
-                        WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
-    WHERE f.kind = 'reaction'";
-
-#[derive(QueryableByName)]
-struct PositionRow {
-    #[diesel(sql_type = Nullable<BigInt>)]
-    position: Option<i64>,
-}
 
 type ReactionRow = (i32, String, bool, DateTime<Utc>);
 
@@ -148,15 +136,15 @@ impl ReactionStore for PostgresStore {
         Ok(())
     }
 
-    async fn decided_by_all(&self) -> Result<Option<Position>, StoreError> {
-        let least = async |connection: &mut AsyncPgConnection| {
-            let row: PositionRow = diesel::sql_query(DECIDED_BY_ALL)
-                .prepared()
-                .get_result(connection)
+    async fn reaction_positions(&self) -> Result<Vec<ReactionPosition>, StoreError> {
+        let load = async |connection: &mut AsyncPgConnection| {
+            let rows: Vec<(i64, Option<i64>)> = reached::table
+                .select((reached::marked_to, reached::decided_to))
+                .load(connection)
                 .await?;
-            Ok(row.position.map(Position))
+            Ok(rows.into_iter().map(ReactionPosition::new).collect())
         };
-        self.pools.sequence(least).await
+        self.pools.sequence(load).await
     }
 
     async fn decided(

@@ -33,19 +33,6 @@ pub(super) async fn remember(
 }
 
 #[derive(QueryableByName)]
-struct WordRow {
-    #[diesel(sql_type = Text)]
-    word: String,
-}
-
-/// The event types that removed reactions were declared for.
-pub(super) async fn types(connection: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
-    const TYPES: &str = "SELECT DISTINCT unnest(types) AS word FROM removed_reactions";
-    let rows: Vec<WordRow> = sql_query(TYPES).load(connection).await?;
-    Ok(rows.into_iter().map(|row| row.word).collect())
-}
-
-#[derive(QueryableByName)]
 struct RemovedRow {
     #[diesel(sql_type = Integer)]
     id: i32,
@@ -70,10 +57,13 @@ fn delete(condition: &str) -> String {
 
 /// By then no writer is left that has not heard of the removal, and the events up to it are marked.
 const FORGET: &str = "\
-    DELETE FROM removed_reactions AS r \
-    WHERE r.id = $1 AND r.removed_at < clock_timestamp() - interval '1 day' \
-      AND r.until <= coalesce((SELECT position FROM follower_positions WHERE follower = 'reactions:processed' \
-                               ORDER BY n DESC LIMIT 1), r.until)";
+    WITH gone AS ( \
+        DELETE FROM removed_reactions AS r \
+        WHERE r.id = $1 AND r.removed_at < clock_timestamp() - interval '1 day' \
+          AND r.until <= (SELECT max(marked_to) FROM reaction_marks WHERE reaction = r.id) \
+        RETURNING id \
+    ) \
+    DELETE FROM reaction_marks WHERE reaction IN (SELECT id FROM gone)";
 
 /// Deletes a slice of what keeps events from being processed, and marks these events. Returns how many there were.
 pub(super) async fn release(connection: &mut AsyncPgConnection) -> QueryResult<u64> {

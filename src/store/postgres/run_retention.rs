@@ -132,14 +132,19 @@ const FOLD: &str = "\
     ) \
     SELECT count(*) FROM gone";
 
-/// Epochs that end before the positions of all lanes, and of the marks `processed`, are passed. Gapped lanes wait for a
-/// command.
+/// Epochs that end before the positions of all lanes, and of the marks `processed` of all reactions, are passed. Gapped
+/// lanes wait for a command, and so do the marks of their reactions.
 const PASS: &str = "\
     WITH least (position) AS ( \
-        SELECT coalesce(min(p.position), 9223372036854775807) FROM followers AS f \
-        CROSS JOIN LATERAL (SELECT position FROM follower_positions \
-                            WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
-        WHERE (f.kind = 'reaction' OR f.name = 'reactions:processed') AND f.state <> 'gapped' \
+        SELECT coalesce(min(reached.position), 9223372036854775807) FROM ( \
+            SELECT p.position FROM followers AS f \
+            CROSS JOIN LATERAL (SELECT position FROM follower_positions \
+                                WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p \
+            WHERE f.kind = 'reaction' AND f.state <> 'gapped' \
+            UNION ALL SELECT marked_to FROM reaction_positions AS r \
+            WHERE NOT EXISTS (SELECT FROM followers AS f WHERE f.kind = 'reaction' AND f.state = 'gapped' \
+                              AND split_part(f.name, ':', 1) = r.name) \
+        ) AS reached \
     ), spans AS ( \
         SELECT epoch, lead(from_position) OVER (ORDER BY from_position) AS until FROM reaction_epochs \
     ) \

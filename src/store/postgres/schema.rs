@@ -136,3 +136,13 @@ diesel::table! {
         history -> Nullable<Jsonb>,
     }
 }
+
+diesel::table! {
+    /// A view.
+    reaction_positions (reaction) {
+        reaction -> Integer,
+        name -> Nullable<Text>,
+        marked_to -> BigInt,
+        decided_to -> Nullable<BigInt>,
+    }
+}

@@ -4,8 +4,8 @@ use super::follower_records::floor;
 use super::processed;
 use super::reactions::with_lanes;
 use super::runs::NOT_SUCCEEDED;
-use super::schema::{followers, reaction_runs as runs, reactions};
-use super::{leases, reactions as records};
+use super::schema::{followers, reaction_runs as runs, reactions, removed_reactions as removed};
+use super::{leases, reactions as records, read};
 use crate::store::followers::{Commanded, FollowerState};
 use crate::store::reactions::ReactionRecord;
 use diesel::dsl::sql;
@@ -82,6 +82,12 @@ pub(super) fn remove(
     let lanes = reaction.lanes.into_iter().map(|lane| lane.name);
     let lanes: Vec<String> = lanes.collect();
     diesel::delete(followers::table.filter(followers::name.eq_any(lanes))).execute(connection)?;
+    diesel::insert_into(removed::table)
+        .values((
+            removed::id.eq(reaction.id),
+            removed::until.eq(read::last_id(connection)?),
+        ))
+        .execute(connection)?;
     // The queue and the count go with it, the outcomes later.
     diesel::delete(reactions::table.find(reaction.id)).execute(connection)?;
     Ok((Commanded::Done, Some(reaction.id)))
@@ -101,8 +107,8 @@ pub(super) fn release(connection: &mut SqliteConnection, reaction: i32) -> Query
             .load(connection)?;
         for position in &undone {
             diesel::delete(runs::table.find((reaction, *position))).execute(connection)?;
-            processed::mark_ended(connection, *position)?;
         }
+        processed::mark_ended(connection, &undone)?;
         if !undone.is_empty() {
             return Ok(undone.len() as u64);
         }

@@ -124,6 +124,7 @@ pub(super) fn finish(
 ) -> QueryResult<u64> {
     let now = leases::now(connection)?;
     let (mut stored, mut succeeded) = (0, 0);
+    let mut well = Vec::new();
     for one in finished {
         let own = queue::table
             .find((reaction, one.position.0))
@@ -156,7 +157,7 @@ pub(super) fn finish(
                     succeeded += 1;
                 }
                 if *ending != Ending::Failed {
-                    processed::mark_ended(connection, one.position.0)?;
+                    well.push(one.position.0);
                 }
             }
             ClaimOutcome::Again {
@@ -194,6 +195,7 @@ pub(super) fn finish(
             promote(connection, reaction, &key, now)?;
         }
     }
+    processed::mark_ended(connection, &well)?;
     add_succeeded(connection, reaction, succeeded)?;
     Ok(stored)
 }

@@ -5,16 +5,16 @@ use super::connection::SqliteFailure;
 use super::follower_records::{floor, record, store_position, types_text};
 use super::reaction_queue;
 use super::schema::{
-    follower_declarations as declarations, follower_positions as positions, followers,
-    reaction_queue as queue, reaction_runs as runs, reactions,
+    follower_declarations as declarations, followers, reaction_marks as marks,
+    reaction_positions as reached, reaction_queue as queue, reaction_runs as runs, reactions,
 };
 use super::{leases, read};
 use crate::store::StoreError;
 use crate::store::commit_log::Position;
 use crate::store::followers::{FollowerKind, FollowerRecord, FollowerState, OnError, Start};
 use crate::store::reactions::{
-    Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionRecord, ReactionStore,
-    lane_name, parse_lane,
+    Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionPosition,
+    ReactionRecord, ReactionStore, lane_name, parse_lane,
 };
 use crate::store::rows::TimeColumn;
 use async_trait::async_trait;
@@ -71,9 +71,9 @@ fn declare(
         .on_conflict_do_nothing()
         .execute(connection)?;
     let is_new = inserted == 1;
-    let paused: bool = reactions::table
+    let (id, paused): (i32, bool) = reactions::table
         .filter(reactions::name.eq(name))
-        .select(reactions::paused)
+        .select((reactions::id, reactions::paused))
         .first(connection)?;
     let types = types_text(&declaration.types);
     let spec = serde_json::to_string(&declaration.spec).unwrap_or_default();
@@ -99,6 +99,11 @@ fn declare(
         Start::Beginning if is_new => (0, floor(connection)?),
         _ => (here, None),
     };
+    if is_new {
+        diesel::insert_into(marks::table)
+            .values((marks::reaction.eq(id), marks::marked_to.eq(from)))
+            .execute(connection)?;
+    }
     let declared = |lane: &str, holds_from: i64| {
         (
             declarations::follower.eq(lane.to_owned()),
@@ -200,19 +205,13 @@ impl ReactionStore for SqliteStore {
         Ok(())
     }
 
-    async fn decided_by_all(&self) -> Result<Option<Position>, StoreError> {
+    async fn reaction_positions(&self) -> Result<Vec<ReactionPosition>, StoreError> {
         self.readers
             .read(|connection| {
-                let lanes = followers::table
-                    .filter(followers::kind.eq(FollowerKind::Reaction.as_str()))
-                    .select(followers::name);
-                // A lane's position grows.
-                let newest: Vec<Option<i64>> = positions::table
-                    .filter(positions::follower.eq_any(lanes))
-                    .group_by(positions::follower)
-                    .select(max(positions::position))
+                let rows: Vec<(i64, Option<i64>)> = reached::table
+                    .select((reached::marked_to, reached::decided_to))
                     .load(connection)?;
-                Ok(newest.into_iter().flatten().min().map(Position))
+                Ok(rows.into_iter().map(ReactionPosition::new).collect())
             })
             .await
     }

@@ -55,7 +55,7 @@ pub(super) fn cancel(
         .on_conflict_do_nothing()
         .execute(connection)?;
     if inserted == 1 {
-        processed::mark_ended(connection, position.0)?;
+        processed::mark_ended(connection, &[position.0])?;
         return Ok(CancelledRun::Done);
     }
     let run = runs::table.find((reaction, position.0));
@@ -102,7 +102,7 @@ pub(super) fn cancel(
     if let Some(key) = order_key {
         promote(connection, reaction, &key, now)?;
     }
-    processed::mark_ended(connection, position.0)?;
+    processed::mark_ended(connection, &[position.0])?;
     Ok(CancelledRun::Done)
 }
 

@@ -169,4 +169,28 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    reaction_marks (reaction) {
+        reaction -> Integer,
+        marked_to -> BigInt,
+    }
+}
+
+diesel::table! {
+    removed_reactions (id) {
+        id -> Integer,
+        until -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// A view.
+    reaction_positions (reaction) {
+        reaction -> Integer,
+        name -> Nullable<Text>,
+        marked_to -> BigInt,
+        decided_to -> Nullable<BigInt>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(reactions, reaction_runs);

@@ -6,6 +6,7 @@ mod following;
 mod leases;
 mod letters;
 mod listing;
+mod marking;
 mod numbering;
 mod postgres;
 mod reacting;

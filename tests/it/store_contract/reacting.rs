@@ -36,7 +36,7 @@ pub fn declaration(name: &str, types: &str, start: Start) -> ReactionDeclaration
     }
 }
 
-/// A reaction to `page.*` with one lane, of which this process has the lease.
+/// A reaction with one lane, of which this process has the lease.
 pub struct Reacting<'a> {
     pub place: &'a Place,
     pub id: i32,
@@ -45,8 +45,13 @@ pub struct Reacting<'a> {
 }
 
 impl<'a> Reacting<'a> {
+    /// To `page.*`.
     pub async fn new(place: &'a Place, name: &str, start: Start) -> Self {
-        let declared = declaration(name, "page.*", start);
+        Self::to(place, name, "page.*", start).await
+    }
+
+    pub async fn to(place: &'a Place, name: &str, types: &str, start: Start) -> Self {
+        let declared = declaration(name, types, start);
         assert!(place.store.declare_reaction(&declared).await.unwrap());
         let lease = lease_name(&lane_name(name, 0));
         let lease = LeaseStore::acquire(&*place.store, &lease, "worker", LONG).await;
@@ -90,6 +95,12 @@ impl<'a> Reacting<'a> {
         let ended = runs.iter().map(|run| ended(run, ending)).collect();
         let to = runs.last().map(|run| self.place.behind(run));
         let done = self.step(to, ended, Vec::new()).await;
+        assert_eq!(done.unwrap(), Fenced::Done(()));
+    }
+
+    /// Decides everything up to a position.
+    pub async fn pass(&self, to: Position) {
+        let done = self.step(Some(to), Vec::new(), Vec::new()).await;
         assert_eq!(done.unwrap(), Fenced::Done(()));
     }
 
@@ -237,7 +248,7 @@ pub async fn some_events(place: &Place, count: usize) -> Vec<LoggedEvent> {
     written(place, (0..count).map(|_| event()).collect()).await
 }
 
-/// Marks events as processed up to a position, as the process does that has this follower.
+/// Marks all events as processed that are due up to a position, as the process does that has this follower.
 pub async fn mark(place: &Place, until: Position) {
     let declaration = Declaration {
         name: COMPLETER.to_owned(),
@@ -258,8 +269,10 @@ pub async fn mark(place: &Place, until: Position) {
         begun: 0,
         also: Also::Nothing,
     };
+    let reached = place.store.reaction_positions().await.unwrap();
+    let after = reached.iter().map(|one| one.marked_to).min();
     let stretch = MarkProcessed {
-        after: follower.position,
+        after: after.unwrap_or(until),
         until,
     };
     let marked = place.store.step(step, Arc::new(stretch)).await;
@@ -269,4 +282,12 @@ pub async fn mark(place: &Place, until: Position) {
 pub async fn is_processed(place: &Place, run: &LoggedEvent) -> bool {
     let event = place.store.get(run.event.event_id).await.unwrap();
     event.unwrap().processed
+}
+
+pub async fn are_processed(place: &Place, runs: &[LoggedEvent]) -> Vec<bool> {
+    let mut processed = Vec::new();
+    for run in runs {
+        processed.push(is_processed(place, run).await);
+    }
+    processed
 }

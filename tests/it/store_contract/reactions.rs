@@ -1,8 +1,8 @@
 //! Reactions: declarations, first outcomes, the queue, and what it makes of an event.
 
 use super::reacting::{
-    LONG, Reacting, again, declaration, end_of, ended, ended_as, is_processed, keyed, mark, queued,
-    some_events, written,
+    LONG, Reacting, again, are_processed, declaration, end_of, ended, ended_as, is_processed,
+    keyed, mark, queued, some_events, written,
 };
 use crate::followers::{Place, SOON, on_both_stores, typed};
 use crate::harness::eventually;
@@ -247,14 +247,10 @@ async fn an_event_is_processed_when_its_runs_are_done(place: &Place) {
         queued(&runs[2], Duration::ZERO),
     ])
     .await;
-    mark(place, end_of(place).await).await;
-    let processed = async || {
-        let mut all = Vec::new();
-        for run in &runs[..3] {
-            all.push(is_processed(place, run).await);
-        }
-        all
-    };
+    let end = end_of(place).await;
+    two.pass(end).await;
+    mark(place, end).await;
+    let processed = async || are_processed(place, &runs[..3]).await;
     assert_eq!(processed().await, [true, false, false]);
     for run in two.claim(LONG).await.runs {
         assert!(two.succeed(&run).await);
@@ -264,6 +260,7 @@ async fn an_event_is_processed_when_its_runs_are_done(place: &Place) {
     let late = Reacting::new(place, "late", Start::Beginning).await;
     late.queue(vec![queued(&runs[0], Duration::ZERO)]).await;
     assert_eq!(processed().await, [false, true, false]);
+    late.pass(end).await;
     let run = late.claim(LONG).await.runs.remove(0);
     assert!(late.finish(&run, ended_as(Ending::Cancelled)).await);
     assert_eq!(processed().await, [true, true, false]);

@@ -1,8 +1,8 @@
 //! Commands to runs and to reactions, and what they make of events.
 
 use super::reacting::{
-    LONG, Reacting, again, declaration, end_of, ended_as, is_processed, keyed, mark, queued,
-    some_events, written,
+    LONG, Reacting, again, are_processed, declaration, end_of, ended_as, is_processed, keyed, mark,
+    queued, some_events, written,
 };
 use super::runs::{all, list, of};
 use crate::followers::{Place, SOON, on_both_stores, typed};
@@ -61,7 +61,9 @@ async fn a_run_is_cancelled_unless_it_is_running(place: &Place) {
                 .collect(),
         )
         .await;
-    mark(place, end_of(place).await).await;
+    let end = end_of(place).await;
+    reacting.pass(end).await;
+    mark(place, end).await;
     assert_eq!(cancel(&reacting, &runs[2]).await, CancelledRun::Done);
     assert!(is_processed(place, &runs[2]).await);
     // One that is claimed, and again when it waits for its next attempt.
@@ -124,7 +126,9 @@ async fn an_ended_run_is_opened_again(place: &Place) {
     assert!(reacting.finish(&run, again(Duration::ZERO)).await);
     let run = reacting.claim(LONG).await.runs.remove(0);
     assert!(reacting.finish(&run, ended_as(Ending::Failed)).await);
-    mark(place, end_of(place).await).await;
+    let end = end_of(place).await;
+    reacting.pass(end).await;
+    mark(place, end).await;
     let before = place.store.run_counts().await.unwrap()[0];
     assert_eq!(
         (before.succeeded, before.failed, before.cancelled),
@@ -305,10 +309,7 @@ async fn a_removed_reaction_leaves_its_events_processed(place: &Place) {
     assert_eq!((found.len(), found[0].reaction), (1, stays.id));
     let counts = store.run_counts().await.unwrap();
     assert_eq!((counts.len(), counts[0].queued), (1, 0));
-    let mut processed = Vec::new();
-    for run in &runs {
-        processed.push(is_processed(place, run).await);
-    }
+    let processed = are_processed(place, &runs).await;
     assert_eq!(processed, [false, true, true, false, false]);
     // The rest goes with its stretch.
     mark(place, end_of(place).await).await;

@@ -229,23 +229,25 @@ async fn an_epoch_goes_when_all_lanes_have_passed_it() {
     begin_epoch(place, &lease).await;
     let third = some_events(place, 1).await;
     reacting.end(&third, Ending::Succeeded).await;
+    mark(place, end_of(place).await).await;
     expire(place, &lease, KEEP).await;
     age(place, 11, "true").await;
     expire(place, &lease, KEEP).await;
     assert_eq!(place.runs().await.len(), 101, "slow is behind");
     let until = place.behind(&first[49]);
-    assert_eq!(
-        slow.step(Some(until), Vec::new(), Vec::new())
-            .await
-            .unwrap(),
-        Fenced::Done(())
-    );
+    slow.pass(until).await;
     expire(place, &lease, KEEP).await;
-    assert_eq!(place.runs().await.len(), 101, "it has passed only now");
+    age(place, 11, "true").await;
+    expire(place, &lease, KEEP).await;
+    assert_eq!(place.runs().await.len(), 101, "its events are not marked");
+    mark(place, end_of(place).await).await;
+    expire(place, &lease, KEEP).await;
+    assert_eq!(place.runs().await.len(), 101, "they are only now");
     age(place, 11, "true").await;
     // Another one that begins with the first event is behind again, until it was seen to have passed.
     let late = Reacting::new(place, "late", Start::Beginning).await;
     late.end(&first, Ending::Succeeded).await;
+    mark(place, end_of(place).await).await;
     expire(place, &lease, KEEP).await;
     assert_eq!(place.runs().await.len(), 151);
     age(place, 11, "true").await;
@@ -317,8 +319,7 @@ async fn a_run_has_one_outcome_over_a_change_of_epochs() {
         };
         tokio::join!(decide(3), decide(4), begin);
         let to = place.behind(all.last().unwrap());
-        let passed = reacting.step(Some(to), Vec::new(), Vec::new()).await;
-        assert_eq!(passed.unwrap(), Fenced::Done(()));
+        reacting.pass(to).await;
         assert_eq!(positions(place).await, places(&all), "round {round}");
     }
     let epochs = "SELECT count(*) AS n FROM reaction_epochs";
@@ -332,6 +333,7 @@ async fn a_run_has_one_outcome_over_a_change_of_epochs() {
                     WHERE (run.state = 'open') <> (q.position IS NOT NULL) OR run.position IS NULL";
     assert_eq!(place.number(unqueued).await, 0);
     // All but what is open goes.
+    mark(place, end_of(place).await).await;
     expire(place, &lease, KEEP).await;
     age(place, 20, "state <> 'open'").await;
     let open = place
@@ -353,6 +355,7 @@ async fn a_drop_that_has_to_wait_comes_later() {
     let lease = lease(place).await;
     let runs = some_events(place, 10).await;
     reacting.end(&runs, Ending::Succeeded).await;
+    mark(place, end_of(place).await).await;
     begin_epoch(place, &lease).await;
     expire(place, &lease, KEEP).await;
     age(place, 11, "true").await;
