@@ -15,25 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 
-/// Lets attempts of a process run together, or one of them alone. A run that may have ended a process runs alone, so
-/// that no other one pays for it.
-pub(super) type Gate = Arc<RwLock<()>>;
+/// Whose turn it is of the runs of a process that may have ended one: two of them never run at a time, so that the one
+/// that did it takes no other of them with it. Fair.
+pub(super) type Turns = Arc<Mutex<()>>;
 
-/// Held while an attempt runs.
-pub(super) enum Pass {
-    /// To be had at the start, beside others.
-    Together,
-    Alone(OwnedRwLockWriteGuard<()>),
-}
-
-enum Passed {
-    Together(#[expect(dead_code, reason = "held until the attempt ends")] OwnedRwLockReadGuard<()>),
-    Alone(#[expect(dead_code, reason = "held until the attempt ends")] OwnedRwLockWriteGuard<()>),
-}
+/// Held from before such a run is claimed until its outcome is stored.
+pub(super) type Turn = OwnedMutexGuard<()>;
 
 /// What an attempt is made for.
 #[derive(Debug, Clone)]
@@ -58,6 +49,7 @@ pub(super) struct Attempted {
     pub(super) result: Option<Result<(), HandlerError>>,
     /// The handler has begun to store the outcome itself.
     pub(super) completed: bool,
+    pub(super) turn: Option<Turn>,
 }
 
 /// How long it took, and the result; `None` if it was not started.
@@ -68,11 +60,10 @@ pub(super) struct Attempts {
     plan: Arc<Plan>,
     reaction: i32,
     worker: Arc<str>,
-    gate: Gate,
     leadership: Leadership,
     runtime: Handle,
     tasks: JoinSet<Ended>,
-    under_way: HashMap<Id, (Started, Arc<AtomicBool>)>,
+    under_way: HashMap<Id, (Started, Arc<AtomicBool>, Option<Turn>)>,
 }
 
 impl Attempts {
@@ -80,7 +71,6 @@ impl Attempts {
         plan: Arc<Plan>,
         reaction: i32,
         worker: Arc<str>,
-        gate: Gate,
         leadership: Leadership,
         runtime: Handle,
     ) -> Self {
@@ -88,7 +78,6 @@ impl Attempts {
             plan,
             reaction,
             worker,
-            gate,
             leadership,
             runtime,
             tasks: JoinSet::new(),
@@ -101,7 +90,7 @@ impl Attempts {
     }
 
     /// Starts an attempt on the runtime of the handlers.
-    pub(super) fn start(&mut self, of: Started, pass: Pass) {
+    pub(super) fn start(&mut self, of: Started, turn: Option<Turn>) {
         let begun = Arc::new(AtomicBool::new(false));
         let run = Run {
             reaction: Arc::clone(&self.plan.reaction.name),
@@ -118,13 +107,11 @@ impl Attempts {
         let attempt = attempt(
             Arc::clone(&self.plan),
             run,
-            pass,
-            Arc::clone(&self.gate),
             self.leadership.clone(),
             of.until,
         );
         let task = self.tasks.spawn_on(attempt, &self.runtime);
-        self.under_way.insert(task.id(), (of, begun));
+        self.under_way.insert(task.id(), (of, begun, turn));
     }
 
     /// Waits for the end of an attempt. Never ends while there is none.
@@ -154,12 +141,13 @@ impl Attempts {
                 (error.id(), Duration::ZERO, Some(Err(failed)))
             }
         };
-        let (of, begun) = self.under_way.remove(&id)?;
+        let (of, begun, turn) = self.under_way.remove(&id)?;
         Some(Attempted {
             of,
             took,
             result,
             completed: begun.load(Ordering::Acquire),
+            turn,
         })
     }
 }
@@ -167,15 +155,9 @@ impl Attempts {
 async fn attempt(
     plan: Arc<Plan>,
     run: Run,
-    pass: Pass,
-    gate: Gate,
     leadership: Leadership,
     until: Option<Instant>,
 ) -> Ended {
-    let _passed = match pass {
-        Pass::Together => Passed::Together(gate.read_owned().await),
-        Pass::Alone(guard) => Passed::Alone(guard),
-    };
     let limit = plan.reaction.timeout;
     let began = Instant::now();
     let in_time = match until {

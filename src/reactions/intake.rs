@@ -149,6 +149,8 @@ impl Lane {
         let (begun, up_to) = self.isolate;
         if begun > 0 && position <= up_to && is_first {
             self.isolate.0 = begun - 1;
+            // Until it is stored, the next process isolates it again, and not what would be started in its place.
+            self.started.insert(position);
             let alone = queue(Due::After(Duration::ZERO), true);
             return self.decide(key, alone);
         }

@@ -1,6 +1,6 @@
 //! A lane at work: what is read, started, decided and stored, one thing after the other.
 
-use super::attempts::{Attempted, Attempts, Pass, Started};
+use super::attempts::{Attempted, Attempts, Started};
 use super::decision::Decision;
 use super::fetch::{Fetched, Source};
 use super::outcomes::{FirstOutcome, Outcomes, StoredStep};
@@ -48,7 +48,7 @@ pub(super) struct Lane {
     pub(super) checking: Option<BoxFuture<'static, Result<Option<FollowerRecord>, StoreError>>>,
     /// Keys whose runs this lane has handed to the queue: during which read, or not stored yet.
     pub(super) queued: HashMap<String, u64>,
-    /// First attempts that are started and not stored.
+    /// First attempts that are started or isolated, and not stored.
     pub(super) started: HashSet<Position>,
     /// Attempts of claimed runs.
     pub(super) claims: usize,
@@ -65,7 +65,8 @@ impl Lane {
         mut interruption: Interruption,
         metrics: &FollowerMetrics,
     ) -> Result<(), DriveError> {
-        let begun = self.plan.reaction.concurrency;
+        // What a former process has begun is isolated again if this one ends before all of it is stored.
+        let begun = self.plan.reaction.concurrency.max(self.record.begun);
         match self.outcomes.begin(begun).await {
             Ok(true) => {}
             Ok(false) => return Ok(()),
@@ -75,7 +76,7 @@ impl Lane {
             if !self.leaving {
                 self.fetch();
                 self.start();
-                self.queue.look(self.rate.permits(self.free()));
+                self.queue.look(self.rate.permits(self.unused()));
             }
             self.queue.finish();
             let (window, outcomes) = (&self.window, &mut self.outcomes);
@@ -133,7 +134,7 @@ impl Lane {
             return outcome.unwrap_or(far);
         }
         let now = Instant::now();
-        let is_free = self.free() > 0 && !self.queue.is_claiming();
+        let is_free = self.unused() > 0 && !self.queue.is_claiming();
         let claim = is_free.then(|| self.queue.due_at().max(self.rate.next()));
         let later = [self.rate.next(), self.fetch_at, self.quiet_at];
         outcome
@@ -143,10 +144,15 @@ impl Lane {
             .fold(far, Instant::min)
     }
 
-    /// How many attempts may be started.
-    fn free(&self) -> usize {
+    /// How many more attempts there may be.
+    fn unused(&self) -> usize {
         let used = self.started.len() + self.claims + self.queue.unstored();
         (self.plan.reaction.concurrency as usize).saturating_sub(used)
+    }
+
+    /// How many first attempts may be started.
+    fn free(&self) -> usize {
+        self.unused().saturating_sub(self.queue.kept_free())
     }
 
     fn is_idle(&self) -> bool {
@@ -191,7 +197,7 @@ impl Lane {
                 token: None,
                 until: None,
             };
-            self.attempts.start(of, Pass::Together);
+            self.attempts.start(of, None);
         }
     }
 
@@ -306,7 +312,7 @@ impl Lane {
                     self.queue.expect(Duration::ZERO);
                 }
             }
-            QueueNews::Entered => {}
+            QueueNews::Turn => {}
         }
     }
 
@@ -314,7 +320,7 @@ impl Lane {
         let Taken {
             claimed,
             until,
-            mut alone,
+            mut turn,
         } = taken;
         let name = [&*self.plan.reaction.name];
         let oldest = self
@@ -324,10 +330,9 @@ impl Lane {
         oldest.set(claimed.overdue.as_secs_f64());
         for run in claimed.runs {
             if let Some(started) = self.queue.admit(run, until) {
-                let pass = alone.take().map_or(Pass::Together, Pass::Alone);
                 self.claims += 1;
                 self.rate.charge();
-                self.attempts.start(started, pass);
+                self.attempts.start(started, turn.take());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The queue of a reaction as a lane works on it: claims of what is due, and their outcomes.
 
-use super::attempts::{Attempted, Gate, Started};
+use super::attempts::{Attempted, Started, Turn, Turns};
 use super::backlog::{Backlog, Batch};
 use super::decision::Decision;
 use super::handler::HandlerError;
@@ -13,7 +13,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedRwLockWriteGuard;
 
 /// How often the queue is looked at although nothing is known to be due: other processes add to it.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,8 +24,8 @@ pub(super) struct Taken {
     pub(super) claimed: Claimed,
     /// When the claims end, counted from before they were asked for.
     pub(super) until: Instant,
-    /// Held if it is one run that runs alone.
-    pub(super) alone: Option<OwnedRwLockWriteGuard<()>>,
+    /// Held if it is one run that takes turns.
+    pub(super) turn: Option<Turn>,
 }
 
 /// Claims under way, and outcomes that are to be stored.
@@ -35,12 +34,18 @@ pub(super) struct Queue {
     plan: Arc<Plan>,
     reaction: i32,
     worker: Arc<str>,
-    gate: Gate,
+    turns: Turns,
     /// When to look again.
     look_at: Instant,
     look_alone_at: Option<Instant>,
     claiming: Option<BoxFuture<'static, Result<Taken, StoreError>>>,
-    entering: Option<BoxFuture<'static, OwnedRwLockWriteGuard<()>>>,
+    waiting: Option<BoxFuture<'static, Turn>>,
+    /// Until a run is claimed for it.
+    turn: Option<Turn>,
+    /// That of an attempt that has ended, until the outcome of this claim is stored or the claim has run out.
+    ended: Option<(i64, Instant, Turn)>,
+    /// How many attempts are kept free for the claim under way.
+    claimable: usize,
     finished: Backlog<FinishedClaim>,
     /// The store is not to be asked before.
     finish_at: Instant,
@@ -59,8 +64,8 @@ pub(super) enum QueueNews {
     Finished(Result<(), StoreError>),
     /// Outcomes are refused, and stored later; others are not kept waiting.
     Refused(StoreError),
-    /// The one run that runs alone may be claimed.
-    Entered,
+    /// One run that takes turns may be claimed.
+    Turn,
 }
 
 impl Queue {
@@ -69,18 +74,21 @@ impl Queue {
         plan: Arc<Plan>,
         reaction: i32,
         worker: Arc<str>,
-        gate: Gate,
+        turns: Turns,
     ) -> Self {
         Self {
             store,
             plan,
             reaction,
             worker,
-            gate,
+            turns,
             look_at: Instant::now(),
             look_alone_at: None,
             claiming: None,
-            entering: None,
+            waiting: None,
+            turn: None,
+            ended: None,
+            claimable: 0,
             finished: Backlog::new(),
             finish_at: Instant::now(),
             storing: 0,
@@ -91,7 +99,7 @@ impl Queue {
     /// When something is to be looked for.
     pub(super) fn due_at(&self) -> Instant {
         match self.look_alone_at {
-            Some(alone) if self.entering.is_none() => self.look_at.min(alone),
+            Some(alone) if self.waiting.is_none() && self.turn.is_none() => self.look_at.min(alone),
             _ => self.look_at,
         }
     }
@@ -110,41 +118,52 @@ impl Queue {
         self.look_at = self.look_at.min(Instant::now() + after);
     }
 
-    fn claim(&self, alone: bool, limit: usize) -> Claim {
-        Claim {
-            reaction: self.reaction,
-            alone,
-            limit,
-            lease: self.plan.reaction.timeout + MARGIN,
-            worker: Arc::clone(&self.worker),
-        }
-    }
-
     /// Looks for what is due, if it is time to, for at most `free` attempts.
     pub(super) fn look(&mut self, free: usize) {
         let now = Instant::now();
-        if self.entering.is_none() && self.look_alone_at.is_some_and(|at| at <= now) {
-            self.entering = Some(Arc::clone(&self.gate).write_owned().boxed());
+        self.ended.take_if(|(_, until, _)| *until <= now);
+        let is_waiting = self.waiting.is_some() || self.turn.is_some();
+        if !is_waiting && self.look_alone_at.is_some_and(|at| at <= now) {
+            self.waiting = Some(Arc::clone(&self.turns).lock_owned().boxed());
         }
-        if self.claiming.is_none() && free > 0 && self.look_at <= now {
-            let (store, claim) = (Arc::clone(&self.store), self.claim(false, free));
-            let until = now + claim.lease;
-            let claiming = async move {
-                let claimed = store.claim(&claim).await?;
-                let alone = None;
-                Ok(Taken {
-                    claimed,
-                    until,
-                    alone,
-                })
-            };
-            self.claiming = Some(claiming.boxed());
+        if self.claiming.is_some() || free == 0 {
+            return;
         }
+        if let Some(turn) = self.turn.take() {
+            self.look_alone_at = None;
+            self.begin(1, Some(turn));
+        } else if self.look_at <= now {
+            self.begin(free, None);
+        }
+    }
+
+    /// Begins a claim: of one run that takes turns, or of those that do not.
+    fn begin(&mut self, limit: usize, turn: Option<Turn>) {
+        let claim = Claim {
+            reaction: self.reaction,
+            alone: turn.is_some(),
+            limit,
+            lease: self.plan.reaction.timeout + MARGIN,
+            worker: Arc::clone(&self.worker),
+        };
+        let store = Arc::clone(&self.store);
+        let until = Instant::now() + claim.lease;
+        let claiming = async move {
+            let claimed = store.claim(&claim).await?;
+            Ok(Taken {
+                claimed,
+                until,
+                turn,
+            })
+        };
+        self.claimable = limit;
+        self.claiming = Some(claiming.boxed());
     }
 
     /// Gives up what is only waited for.
     pub(super) fn leave(&mut self) {
-        self.entering = None;
+        self.waiting = None;
+        self.turn = None;
     }
 
     /// Waits for what is under way.
@@ -152,30 +171,27 @@ impl Queue {
         tokio::select! {
             taken = some(&mut self.claiming) => {
                 self.claiming = None;
+                self.claimable = 0;
                 self.look_at = Instant::now() + LOOK;
                 if let Ok(taken) = &taken {
                     self.plan_look(&taken.claimed);
                 }
                 QueueNews::Taken(taken)
             }
-            guard = some(&mut self.entering), if self.claiming.is_none() => {
-                self.entering = None;
-                self.look_alone_at = None;
-                let (store, claim) = (Arc::clone(&self.store), self.claim(true, 1));
-                let until = Instant::now() + claim.lease;
-                let claiming = async move {
-                    let claimed = store.claim(&claim).await?;
-                    let alone = Some(guard);
-                    Ok(Taken { claimed, until, alone })
-                };
-                self.claiming = Some(claiming.boxed());
-                QueueNews::Entered
+            turn = some(&mut self.waiting) => {
+                self.waiting = None;
+                self.turn = Some(turn);
+                QueueNews::Turn
             }
             (batch, result) = some(&mut self.finishing) => {
                 self.finishing = None;
                 self.storing = 0;
                 match result {
-                    Ok(_) => QueueNews::Finished(Ok(())),
+                    Ok(_) => {
+                        let is_stored = |token| batch.outcomes.iter().any(|one| one.token == token);
+                        self.ended.take_if(|(token, _, _)| is_stored(*token));
+                        QueueNews::Finished(Ok(()))
+                    }
                     Err(error) if self.finished.refused(batch, Some(error.kind())) => {
                         QueueNews::Finished(Err(error))
                     }
@@ -256,6 +272,9 @@ impl Queue {
                 }
             }
         };
+        if let (Some(turn), Some(until)) = (attempted.turn, attempted.of.until) {
+            self.ended = Some((token, until, turn));
+        }
         let finished = FinishedClaim {
             position: attempted.of.position,
             event_id: attempted.of.event.event_id,
@@ -297,9 +316,14 @@ impl Queue {
         self.finishing = Some(finishing.boxed());
     }
 
-    /// Whether a claim is under way, for which an attempt must be free.
+    /// Whether a claim is under way.
     pub(super) fn is_claiming(&self) -> bool {
         self.claiming.is_some()
+    }
+
+    /// How many attempts are kept free for what is claimed.
+    pub(super) fn kept_free(&self) -> usize {
+        self.claimable + usize::from(self.turn.is_some())
     }
 
     /// How many outcomes are not stored.

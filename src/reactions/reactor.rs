@@ -7,7 +7,7 @@
 //!                        claims ── Queue ───┘ └── outcome ──► Queue ── finish ──► store
 //! ```
 
-use super::attempts::{Attempts, Gate};
+use super::attempts::{Attempts, Turns};
 use super::fetch::Source;
 use super::lane::Lane;
 use super::outcomes::{Keys, Outcomes};
@@ -38,7 +38,7 @@ const CATCH_UP: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) worker: Arc<str>,
-    pub(super) gate: Gate,
+    pub(super) turns: Turns,
     /// On which the handlers run; that of the followers if absent.
     pub(super) runtime: Option<Handle>,
     pub(super) metrics: Arc<Metrics>,
@@ -109,7 +109,6 @@ impl Driver for Reactor {
             keys,
         };
         let worker = &self.shared.worker;
-        let gate = &self.shared.gate;
         let lane = Lane {
             plan: Arc::clone(plan),
             isolate: (drive.record.begun, isolate_to),
@@ -118,7 +117,6 @@ impl Driver for Reactor {
                 Arc::clone(plan),
                 reaction.id,
                 Arc::clone(worker),
-                Arc::clone(gate),
                 drive.leadership.clone(),
                 self.shared.runtime.clone().unwrap_or_else(Handle::current),
             ),
@@ -128,7 +126,7 @@ impl Driver for Reactor {
                 Arc::clone(plan),
                 reaction.id,
                 Arc::clone(worker),
-                Arc::clone(gate),
+                Arc::clone(&self.shared.turns),
             ),
             rate: Rate::new(plan.reaction.rate_per_second, spec.lanes),
             source: Arc::new(source),

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use tokio::sync::RwLock;
+use tokio::sync::Mutex;
 
 /// Why reactions cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ impl Reactions {
         let shared = Shared {
             store: Arc::clone(store),
             worker: worker(),
-            gate: Arc::new(RwLock::new(())),
+            turns: Arc::new(Mutex::new(())),
             runtime: self.runtime,
             metrics: Arc::clone(metrics),
         };

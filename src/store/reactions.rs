@@ -149,7 +149,7 @@ pub struct QueuedRun {
     pub due: Due,
     /// Attempts that were made.
     pub attempts: u32,
-    /// While no other handler of the process runs.
+    /// It takes turns with others like it, because a process may have ended by it.
     pub alone: bool,
     pub history: Vec<Attempt>,
 }
@@ -240,7 +240,7 @@ impl Effect for MarkProcessed {
 #[derive(Debug, Clone)]
 pub struct Claim {
     pub reaction: i32,
-    /// The one run that runs alone and is due longest, instead of those that do not.
+    /// The one run that takes turns and is due longest, instead of those that do not.
     pub alone: bool,
     pub limit: usize,
     /// How long the claim holds.
@@ -252,9 +252,9 @@ pub struct Claim {
 #[derive(Debug, Default)]
 pub struct Claimed {
     pub runs: Vec<ClaimedRun>,
-    /// Until the next run is due that need not run alone; `None` if there is none.
+    /// Until the next run is due that need not take turns; `None` if there is none.
     pub next: Option<Duration>,
-    /// Until the next one is due that runs alone.
+    /// Until the next one is due that takes turns.
     pub next_alone: Option<Duration>,
     /// For how long the oldest of those has been due that are not claimed.
     pub overdue: Duration,

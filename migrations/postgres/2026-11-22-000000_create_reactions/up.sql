@@ -71,9 +71,10 @@ CREATE TABLE reaction_queue (
     -- For a claimed run the end of the claim. Infinity for one that waits for an earlier one of its order key.
     due timestamptz NOT NULL,
     attempts integer NOT NULL,
-    -- Attempts before it was reprocessed, which do not count towards the most that are allowed.
+    -- Attempts that do not count towards the most that are allowed: those before it was reprocessed, and those that were
+    -- lost with their process beside another run that may have ended it.
     attempts_before integer NOT NULL DEFAULT 0,
-    -- Runs while no other handler of the process does, because a process may have ended by it.
+    -- Takes turns with others like it: a process may have ended by it.
     alone boolean NOT NULL DEFAULT false,
     -- Of the claim; null for a run that is not claimed.
     token bigint,

@@ -47,9 +47,10 @@ CREATE TABLE reaction_queue (
     -- key.
     due BIGINT NOT NULL,
     attempts INTEGER NOT NULL,
-    -- Attempts before it was reprocessed, which do not count towards the most that are allowed.
+    -- Attempts that do not count towards the most that are allowed: those before it was reprocessed, and those that were
+    -- lost with their process beside another run that may have ended it.
     attempts_before INTEGER NOT NULL DEFAULT 0,
-    -- Runs while no other handler of the process does, because a process may have ended by it.
+    -- Takes turns with others like it: a process may have ended by it.
     alone BOOLEAN NOT NULL DEFAULT 0,
     -- Of the claim; null for a run that is not claimed.
     token BIGINT,

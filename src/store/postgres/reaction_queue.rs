@@ -20,7 +20,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// A run whose claim has run out may have ended its process, and runs alone.
+/// A run whose claim has run out may have ended its process, and takes turns with others like it from now on. Only an
+/// attempt that had such a turn counts: before, another run may have ended the process.
 const CLAIM: &str = "\
     WITH due AS MATERIALIZED ( \
         SELECT q.position FROM reaction_queue AS q \
@@ -30,6 +31,7 @@ const CLAIM: &str = "\
     ) \
     UPDATE reaction_queue AS q \
     SET due = clock_timestamp() + make_interval(secs => $4), attempts = q.attempts + 1, \
+        attempts_before = q.attempts_before + (q.token IS NOT NULL AND NOT q.alone)::integer, \
         token = nextval('reaction_claims'), worker = $5, claimed_at = clock_timestamp(), \
         alone = q.alone OR q.token IS NOT NULL, \
         history = CASE WHEN q.token IS NULL THEN q.history \
@@ -155,7 +157,8 @@ struct EndedRow {
     state: String,
 }
 
-/// One that has an earlier run of its key before it, because that was opened again, waits for it.
+/// One that has an earlier run of its key before it, because that was opened again, waits for it. An attempt that counts
+/// shows that it does not end its process.
 const AGAIN: &str = "\
     UPDATE reaction_queue AS q \
     SET due = CASE WHEN q.order_key IS NOT NULL \
@@ -164,7 +167,7 @@ const AGAIN: &str = "\
                                       AND first.position < q.position) \
                    THEN 'infinity' \
                    ELSE clock_timestamp() + make_interval(secs => t.after) END, token = NULL, worker = NULL, \
-        alone = false, attempts = q.attempts - CASE WHEN t.unspent THEN 1 ELSE 0 END, \
+        alone = q.alone AND t.unspent, attempts = q.attempts - CASE WHEN t.unspent THEN 1 ELSE 0 END, \
         history = CASE WHEN t.unspent THEN q.history \
             ELSE (CASE WHEN jsonb_array_length(q.history) < $7 THEN q.history ELSE q.history - 0 END) \
                  || t.attempt::jsonb END \

@@ -21,6 +21,7 @@ type QueueRow = (
     JsonColumn,
     i32,
     i32,
+    bool,
     Option<i64>,
     Option<String>,
     Option<TimeColumn>,
@@ -49,6 +50,7 @@ pub(super) fn claim(connection: &mut SqliteConnection, claim: &Claim) -> QueryRe
                 queue::event,
                 queue::attempts,
                 queue::attempts_before,
+                queue::alone,
                 queue::token,
                 queue::worker,
                 queue::claimed_at,
@@ -86,9 +88,21 @@ fn claim_one(
     now: i64,
     row: QueueRow,
 ) -> QueryResult<ClaimedRun> {
-    let (position, event, attempts, attempts_before, lost, worker, claimed_at, history) = row;
+    let (
+        position,
+        event,
+        attempts,
+        mut attempts_before,
+        was_alone,
+        lost,
+        worker,
+        claimed_at,
+        history,
+    ) = row;
     let mut history: Vec<Attempt> = history.parse()?;
     if lost.is_some() {
+        // Another run may have ended the process, unless it had its turn.
+        attempts_before += i32::from(!was_alone);
         let at = claimed_at.map_or_else(Utc::now, |at| at.0);
         history.push(lost_attempt(attempts, at, worker.unwrap_or_default()));
     }
@@ -100,6 +114,7 @@ fn claim_one(
         .set((
             queue::due.eq(now.saturating_add(micros(claim.lease))),
             queue::attempts.eq(attempts),
+            queue::attempts_before.eq(attempts_before),
             queue::token.eq(Some(token)),
             queue::worker.eq(Some(&*claim.worker)),
             queue::claimed_at.eq(Some(now)),
@@ -129,11 +144,16 @@ pub(super) fn finish(
         let own = queue::table
             .find((reaction, one.position.0))
             .filter(queue::token.eq(one.token));
-        let row: Option<(i32, Option<String>, JsonColumn)> = own
-            .select((queue::attempts, queue::order_key, queue::history))
+        let row: Option<(i32, bool, Option<String>, JsonColumn)> = own
+            .select((
+                queue::attempts,
+                queue::alone,
+                queue::order_key,
+                queue::history,
+            ))
             .first(connection)
             .optional()?;
-        let Some((attempts, order_key, history)) = row else {
+        let Some((attempts, alone, order_key, history)) = row else {
             continue;
         };
         stored += 1;
@@ -184,7 +204,8 @@ pub(super) fn finish(
                         queue::due.eq(due),
                         queue::token.eq(None::<i64>),
                         queue::worker.eq(None::<String>),
-                        queue::alone.eq(false),
+                        // An attempt that counts shows that it does not end its process.
+                        queue::alone.eq(alone && *unspent),
                         queue::attempts.eq(spent),
                         queue::history.eq(json(&kept_history(history))),
                     ))

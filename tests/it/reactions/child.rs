@@ -18,13 +18,19 @@ const DIES: &str = "TEST_DIES";
 pub const MAX_ATTEMPTS: u32 = 2;
 /// Of an attempt. A claim holds for 15 s more.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Said by an attempt of `held` that has begun.
+pub const BEGUN: &str = "begun";
+/// Lets all attempts of `held` end.
+pub const RELEASED: &str = "released";
 
 /// A child of this process. Killed on drop, and it ends when this process does.
 pub struct Reactor(Child);
 
 impl Reactor {
     /// Starts a process with the reaction to all events: what is of the type `poison` kills it, and what is of the type
-    /// `dies` kills it in the transaction of its effect, as `dies` says.
+    /// `dies` kills it in the transaction of its effect, as `dies` says. Of two further reactions, `held` has runs that
+    /// end when they are released, and of events of the type `fatal` runs that kill the process; each run of `retried`
+    /// fails at first, and then does not end in the process that has seen it fail.
     pub fn start(place: &Place, dies: End) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
@@ -73,6 +79,7 @@ async fn runs_a_reaction() {
     };
     let (effects, dies) = (Effects::from_text(&effects), End::parse(&dies));
     let store = effects.store().await;
+    let holding = effects.clone();
     let handler = move |run: Run| {
         let effects = effects.clone();
         async move {
@@ -91,6 +98,35 @@ async fn runs_a_reaction() {
         .concurrency(4)
         .timeout(TIMEOUT)
         .max_attempts(MAX_ATTEMPTS);
+    let held = Reaction::new("held")
+        .on("held", move |run: Run| {
+            let effects = holding.clone();
+            async move {
+                if run.event.event_type == "fatal" {
+                    die();
+                }
+                effects.note(BEGUN).await;
+                while !effects.done().await.iter().any(|one| one == RELEASED) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Ok(())
+            }
+        })
+        .also_on("fatal")
+        .from_beginning()
+        .concurrency(4)
+        .timeout(SOON * 2)
+        .max_attempts(1);
+    let retried = Reaction::new("retried")
+        .on("retried", async |run: Run| match run.attempt {
+            1 => Err(HandlerError::Failed("not at first".to_owned())),
+            2 => std::future::pending().await,
+            _ => Ok(()),
+        })
+        .from_beginning()
+        .timeout(TIMEOUT * 10)
+        .backoff(Duration::from_millis(10), Duration::from_millis(20))
+        .max_attempts(MAX_ATTEMPTS);
     let metrics = Arc::new(Metrics::new().unwrap());
     let starter = Starter::new(Arc::clone(&metrics));
     let options = FollowerOptions {
@@ -99,6 +135,8 @@ async fn runs_a_reaction() {
     };
     let declared = Reactions::new()
         .react(reaction)
+        .react(held)
+        .react(retried)
         .declare(&store, Followers::new(), &metrics);
     let running = declared
         .await

@@ -1,7 +1,8 @@
 //! Effects of runs in the database of the log, in one transaction with the outcome.
 
 use super::child::die;
-use crate::followers::Place;
+use crate::followers::{Place, SOON};
+use crate::harness::eventually;
 use diesel::connection::SimpleConnection as _;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
@@ -110,6 +111,27 @@ impl Effects {
             Self::Sqlite(path) => diesel::RunQueryDsl::load(sql, &mut open(path)).unwrap(),
         };
         rows.into_iter().map(|row| row.event).collect()
+    }
+
+    /// Adds an effect that belongs to no run.
+    pub async fn note(&self, what: &str) {
+        let note = format!("INSERT INTO effects VALUES ('{what}')");
+        match self {
+            Self::Postgres(url) => {
+                let client = crate::harness::connect(url).await;
+                client.batch_execute(&note).await.unwrap();
+            }
+            Self::Sqlite(path) => open(path).batch_execute(&note).unwrap(),
+        }
+    }
+
+    /// Waits for so many effects of this name.
+    pub async fn noted(&self, what: &str, count: usize) {
+        eventually(SOON, &format!("{count} {what}"), async || {
+            let done = self.done().await;
+            (done.iter().filter(|one| *one == what).count() >= count).then_some(())
+        })
+        .await;
     }
 
     /// Has the effect of a run and completes it.

@@ -9,7 +9,9 @@ use crate::harness::eventually;
 use eclusa::store::commit_log::Position;
 use eclusa::store::followers::{Also, Start, Step};
 use eclusa::store::leases::Fenced;
-use eclusa::store::reactions::{ClaimOutcome, Claimed, Completed, Ending, QueueKey, QueuedRun};
+use eclusa::store::reactions::{
+    ClaimOutcome, Claimed, ClaimedRun, Completed, Ending, QueueKey, QueuedRun,
+};
 use eclusa::store::transaction::{Effect, EffectError, Transaction};
 use eclusa::store::{LeaseStore, postgres as pg, sqlite as lite};
 use std::sync::Arc;
@@ -24,7 +26,8 @@ on_both_stores! {
     a_declaration_holds_from_a_position_on,
     the_first_outcome_of_a_run_stands,
     a_claimed_run_is_tried_again_and_ends,
-    a_claim_that_runs_out_is_lost_and_its_run_is_alone,
+    a_claim_that_runs_out_is_lost_and_its_run_takes_turns,
+    only_a_lost_claim_that_had_its_turn_counts,
     runs_of_one_order_key_are_claimed_one_by_one,
     keys_of_the_queue_are_found,
     a_paused_reaction_claims_nothing,
@@ -135,7 +138,7 @@ async fn a_claimed_run_is_tried_again_and_ends(place: &Place) {
     assert_eq!((counts[0].succeeded, counts[0].queued), (1, 1));
 }
 
-async fn a_claim_that_runs_out_is_lost_and_its_run_is_alone(place: &Place) {
+async fn a_claim_that_runs_out_is_lost_and_its_run_takes_turns(place: &Place) {
     let reacting = Reacting::new(place, "r", Start::Now).await;
     let runs = some_events(place, 2).await;
     let alone = QueuedRun {
@@ -162,6 +165,41 @@ async fn a_claim_that_runs_out_is_lost_and_its_run_is_alone(place: &Place) {
     let record = place.store.runs_of(runs[0].event.event_id).await.unwrap();
     assert_eq!(record[0].history.len(), 1);
     assert!(record[0].history[0].error.contains("the process ended"));
+}
+
+async fn only_a_lost_claim_that_had_its_turn_counts(place: &Place) {
+    const SHORT: Duration = Duration::from_millis(20);
+    let reacting = Reacting::new(place, "r", Start::Now).await;
+    let runs = some_events(place, 1).await;
+    reacting.queue(vec![queued(&runs[0], Duration::ZERO)]).await;
+    let counted = |run: &ClaimedRun| (run.attempts, run.attempts - run.attempts_before);
+    let first = reacting.claim(SHORT).await.runs.remove(0);
+    assert_eq!(counted(&first), (1, 1));
+    let in_turn = async |lease| {
+        eventually(SOON, "it is claimed", async || {
+            assert!(reacting.claim(LONG).await.runs.is_empty());
+            reacting.claim_as(lease, true).await.runs.pop()
+        })
+        .await
+    };
+    assert_eq!(counted(&in_turn(SHORT).await), (2, 1));
+    let third = in_turn(LONG).await;
+    assert_eq!(counted(&third), (3, 2));
+    // What does not count says nothing of what it does to its process.
+    let snoozed = ClaimOutcome::Again {
+        after: Duration::ZERO,
+        error: String::new(),
+        unspent: true,
+    };
+    assert!(reacting.finish(&third, snoozed).await);
+    let again_third = in_turn(LONG).await;
+    assert_eq!(counted(&again_third), (3, 2));
+    assert!(reacting.finish(&again_third, again(Duration::ZERO)).await);
+    let fourth = reacting.claim(LONG).await.runs.remove(0);
+    assert_eq!(counted(&fourth), (4, 3));
+    let record = place.store.runs_of(runs[0].event.event_id).await.unwrap();
+    let attempts: Vec<u32> = record[0].history.iter().map(|one| one.attempt).collect();
+    assert_eq!(attempts, [1, 2, 3]);
 }
 
 async fn runs_of_one_order_key_are_claimed_one_by_one(place: &Place) {
