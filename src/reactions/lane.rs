@@ -8,13 +8,14 @@ use super::queue::{Queue, QueueNews, Taken, some};
 use super::rate::Rate;
 use super::reaction::Plan;
 use super::window::Window;
+use crate::event::StoredEvent;
 use crate::followers::driver::{DriveError, Interruption, LogView};
 use crate::followers::lag::FollowerMetrics;
 use crate::maintenance::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::store::commit_log::Position;
 use crate::store::followers::{FollowerRecord, FollowerState};
-use crate::store::reactions::{Due, QueuedRun};
+use crate::store::reactions::{Due, QueuedRun, ReopenedKey};
 use crate::store::transaction::EffectError;
 use crate::store::{ErrorKind, Store, StoreError};
 use crate::supervision::{Backoff, failpoint};
@@ -45,6 +46,12 @@ pub(super) struct Lane {
     pub(super) fetch_at: Instant,
     /// What does not concern the lane is not to be passed over before.
     pub(super) quiet_at: Instant,
+    /// Which keys have runs that were opened again.
+    pub(super) reopening: Option<BoxFuture<'static, Result<Vec<ReopenedKey>, StoreError>>>,
+    /// Behind which of these runs to look the next time.
+    pub(super) reopened_after: Position,
+    /// Whether the last claim has seen such runs.
+    pub(super) has_reopened: bool,
     pub(super) checking: Option<BoxFuture<'static, Result<Option<FollowerRecord>, StoreError>>>,
     /// Keys whose runs this lane has handed to the queue: during which read, or not stored yet.
     pub(super) queued: HashMap<String, u64>,
@@ -81,6 +88,7 @@ impl Lane {
             self.queue.finish();
             let (window, outcomes) = (&self.window, &mut self.outcomes);
             let low = window.low();
+            outcomes.released.retain(|key| !window.is_open(key));
             outcomes.store(begun, low, |stored| {
                 window.low_behind(&stored.iter().map(FirstOutcome::position).collect())
             });
@@ -105,6 +113,10 @@ impl Lane {
                     metrics.moved_to(self.window.low());
                 }
                 news = self.queue.news() => self.queue_news(news),
+                found = some(&mut self.reopening) => {
+                    self.reopening = None;
+                    self.reopened(found);
+                }
                 record = some(&mut self.checking) => {
                     self.checking = None;
                     self.checked(record);
@@ -166,6 +178,8 @@ impl Lane {
         self.leaving = true;
         self.fetching = None;
         self.checking = None;
+        self.reopening = None;
+        self.outcomes.released.clear();
         self.queue.leave();
     }
 
@@ -258,6 +272,10 @@ impl Lane {
         }
         self.backoff.reset();
         failpoint::hit("reaction.stored");
+        if self.has_reopened && !step.outcomes.is_empty() {
+            // Their keys may be free.
+            self.queue.expect(Duration::ZERO);
+        }
         for outcome in step.outcomes {
             let (position, is_queued) = (
                 outcome.position(),
@@ -276,23 +294,28 @@ impl Lane {
                 // A read that has begun by now may not have seen it.
                 self.queued.insert(key.clone(), self.fetches);
             }
-            for (position, event) in self
-                .window
-                .stored(position, is_queued && self.outcomes.keys.is_ordered)
-            {
-                let unique_key = key.clone().filter(|_| self.outcomes.keys.is_unique);
-                self.outcomes.push(FirstOutcome::Queued(QueuedRun {
-                    position,
-                    event,
-                    order_key: key.clone(),
-                    unique_key,
-                    due: Due::After(Duration::ZERO),
-                    attempts: 0,
-                    alone: false,
-                    history: Vec::new(),
-                }));
+            let is_followed = is_queued && self.outcomes.keys.is_ordered;
+            for (position, event) in self.window.stored(position, is_followed) {
+                if let Some(key) = key.clone() {
+                    self.join_queue(position, key, event);
+                }
             }
         }
+    }
+
+    /// Hands an event to the queue, where others of its order key are.
+    pub(super) fn join_queue(&mut self, position: Position, key: String, event: Arc<StoredEvent>) {
+        let unique_key = Some(key.clone()).filter(|_| self.outcomes.keys.is_unique);
+        self.outcomes.push(FirstOutcome::Queued(QueuedRun {
+            position,
+            event,
+            order_key: Some(key),
+            unique_key,
+            due: Due::After(Duration::ZERO),
+            attempts: 0,
+            alone: false,
+            history: Vec::new(),
+        }));
     }
 
     fn queue_news(&mut self, news: QueueNews) {
@@ -307,7 +330,7 @@ impl Lane {
             }
             QueueNews::Finished(Ok(())) => {
                 self.backoff.reset();
-                if self.outcomes.keys.is_ordered {
+                if self.outcomes.keys.is_ordered || self.has_reopened {
                     // The next ones of the keys are due.
                     self.queue.expect(Duration::ZERO);
                 }
@@ -328,6 +351,10 @@ impl Lane {
             .reaction_oldest_due_seconds
             .with_label_values(&name);
         oldest.set(claimed.overdue.as_secs_f64());
+        self.has_reopened = claimed.reopened;
+        if claimed.reopened {
+            self.look_for_reopened();
+        }
         for run in claimed.runs {
             if let Some(started) = self.queue.admit(run, until) {
                 self.claims += 1;

@@ -24,6 +24,7 @@ mod queue;
 mod rate;
 pub mod reaction;
 mod reactor;
+mod reopened;
 pub mod runs;
 pub mod selection;
 mod start;

@@ -124,6 +124,8 @@ pub(super) struct Outcomes {
     /// While no step is under way.
     stepper: Option<Stepper>,
     backlog: Backlog<FirstOutcome>,
+    /// Keys that the next step releases: the lane has nothing under way of them.
+    pub(super) released: Vec<String>,
     storing: Option<Storing>,
     stored_at: Instant,
     /// The store is not to be asked before.
@@ -138,6 +140,7 @@ impl Outcomes {
             keys,
             stepper: Some(stepper),
             backlog: Backlog::new(),
+            released: Vec::new(),
             storing: None,
             stored_at: Instant::now(),
             hold: None,
@@ -188,7 +191,8 @@ impl Outcomes {
             .filter(|stepper| low > stepper.position)
             .map(|_| self.stored_at + Duration::from_secs(1));
         let outcome = self.backlog.due_at();
-        let wanted = progress.into_iter().chain(outcome).min()?;
+        let released = (!self.released.is_empty()).then_some(self.stored_at);
+        let wanted = progress.into_iter().chain(outcome).chain(released).min()?;
         Some(self.hold.map_or(wanted, |hold| hold.max(wanted)))
     }
 
@@ -210,7 +214,9 @@ impl Outcomes {
         let batch = self.backlog.take(now);
         self.hold = None;
         let to = low_with(&batch.outcomes).max(stepper.position);
-        let effect = Arc::new(self.effect(&batch));
+        let mut effect = self.effect(&batch);
+        effect.released = std::mem::take(&mut self.released);
+        let effect = Arc::new(effect);
         self.storing = Some(
             async move {
                 let result = stepper.step(to, begun, effect).await;
@@ -231,6 +237,7 @@ impl Outcomes {
             worker: Arc::clone(&self.worker),
             ended: Vec::new(),
             queued: Vec::new(),
+            released: Vec::new(),
             lock_timeout: None,
         };
         for outcome in &batch.outcomes {
@@ -239,8 +246,9 @@ impl Outcomes {
                 FirstOutcome::Queued(run) => effect.queued.push(run.clone()),
             }
         }
-        // Besides rows that a handler may have inserted there are the locks of order keys to wait for.
-        let has_key = effect.queued.iter().any(|run| run.order_key.is_some());
+        // Besides rows that a handler may have inserted there are the locks of keys to wait for.
+        let has_key =
+            !self.released.is_empty() || effect.queued.iter().any(|run| run.order_key.is_some());
         if batch.company != Company::All || has_key {
             effect.lock_timeout = Some(batch.company.lock_timeout());
         }

@@ -18,6 +18,7 @@ use super::selection::Selection;
 use super::window::Window;
 use crate::followers::driver::{Drive, DriveError, Driver};
 use crate::metrics::Metrics;
+use crate::store::commit_log::Position;
 use crate::store::followers::FollowerRecord;
 use crate::store::reactions::QueueKey;
 use crate::store::{ErrorKind, Store, StoreError};
@@ -83,7 +84,7 @@ impl Driver for Reactor {
             is_ordered: spec.ordered,
             is_unique: spec.unique,
         };
-        if declared.is_ordered {
+        if declared.is_ordered || declared.is_unique {
             tokio::select! {
                 done = self.others_are_here(&drive.record) => done?,
                 () = drive.interruption.comes() => return Ok(()),
@@ -138,6 +139,9 @@ impl Driver for Reactor {
             fetches: 0,
             fetch_at: Instant::now(),
             quiet_at: Instant::now(),
+            reopening: None,
+            reopened_after: Position::START,
+            has_reopened: false,
             checking: None,
             queued: HashMap::new(),
             started: HashSet::new(),

@@ -44,10 +44,21 @@ impl Selection {
 
     /// The lane of an event with this key, from 0.
     pub fn lane(&self, event: &StoredEvent, key: Option<&str>) -> u32 {
+        match key {
+            Some(key) => self.lane_of_key(key),
+            None => self.lane_of(event.event_id.as_bytes()),
+        }
+    }
+
+    /// The lane of events with this key.
+    pub fn lane_of_key(&self, key: &str) -> u32 {
+        self.lane_of(key.as_bytes())
+    }
+
+    fn lane_of(&self, bytes: &[u8]) -> u32 {
         if self.lanes == 1 {
             return 0;
         }
-        let bytes = key.map_or_else(|| event.event_id.as_bytes().as_slice(), str::as_bytes);
         // The same in every process and release: a lane must not change without a declaration.
         let hash = Sha256::digest(bytes);
         let head = hash

@@ -156,6 +156,32 @@ impl Window {
         }
     }
 
+    /// Takes the events of these keys that are not started, by position: they are decided by that.
+    pub(super) fn take_waiting(
+        &mut self,
+        keys: &HashSet<String>,
+    ) -> Vec<(Position, String, Arc<StoredEvent>)> {
+        let mut taken = Vec::new();
+        if !keys.iter().any(|key| self.is_open(key)) {
+            return taken;
+        }
+        for slot in &mut self.slots {
+            let Some(key) = slot.key.as_ref().filter(|key| keys.contains(*key)) else {
+                continue;
+            };
+            if let SlotState::Waiting(event) = &slot.state {
+                taken.push((slot.position, key.clone(), Arc::clone(event)));
+                slot.state = SlotState::Undecided;
+            }
+        }
+        for (position, key, _) in &taken {
+            self.ready.remove(position);
+            self.lines.remove(key);
+        }
+        self.waiting = self.waiting.saturating_sub(taken.len());
+        taken
+    }
+
     /// The key of a slot.
     pub(super) fn key(&mut self, position: Position) -> Option<String> {
         self.slot(position)?.key.clone()
@@ -250,6 +276,26 @@ mod tests {
         assert_eq!(started(&mut window), [16]);
         window.stored(Position(16), false);
         assert_eq!(window.low(), Position(20));
+    }
+
+    #[test]
+    fn what_waits_of_a_key_is_taken() {
+        let mut window = Window::new(Position::START, true);
+        for (position, key) in [(1, "a"), (2, "a"), (3, "b"), (4, "a"), (5, "c")] {
+            window.wait(Position(position), Some(key.to_owned()), event());
+        }
+        window.read(Position(5));
+        assert_eq!(window.start().unwrap().0, Position(1));
+        let keys = HashSet::from(["a", "b", "x"].map(str::to_owned));
+        let taken = window.take_waiting(&keys);
+        let taken: Vec<i64> = taken.iter().map(|(position, ..)| position.0).collect();
+        assert_eq!((taken, window.waiting()), (vec![2, 3, 4], 1));
+        assert!(window.is_open("a") && window.is_open("b"));
+        assert_eq!(started(&mut window), [5]);
+        for position in [1, 2, 4] {
+            assert!(window.stored(Position(position), position > 1).is_empty());
+        }
+        assert!(!window.is_open("a") && window.is_open("b"));
     }
 
     #[test]

@@ -162,6 +162,8 @@ pub struct FirstOutcomes {
     pub worker: Arc<str>,
     pub ended: Vec<EndedRun>,
     pub queued: Vec<QueuedRun>,
+    /// Keys of which the lane has nothing under way: those of their runs that were opened again may be claimed.
+    pub released: Vec<String>,
     /// How long to wait for a row that an open transaction has inserted, where that is possible. What is not had
     /// by then fails with an error that may pass.
     pub lock_timeout: Option<Duration>,
@@ -258,6 +260,15 @@ pub struct Claimed {
     pub next_alone: Option<Duration>,
     /// For how long the oldest of those has been due that are not claimed.
     pub overdue: Duration,
+    /// Whether runs that were opened again wait for the lanes of their keys.
+    pub reopened: bool,
+}
+
+/// A run that was opened again and waits for the lane of its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReopenedKey {
+    pub position: Position,
+    pub key: String,
 }
 
 /// A claimed run.
@@ -366,6 +377,14 @@ pub trait ReactionStore: Send + Sync {
         kind: QueueKey,
         keys: &[String],
     ) -> Result<Vec<String>, StoreError>;
+
+    /// Runs that were opened again and wait for the lanes of their keys, by position behind `after`, at most `limit`.
+    async fn reopened_keys(
+        &self,
+        reaction: i32,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<ReopenedKey>, StoreError>;
 
     /// Claims runs that are due, of a reaction that is not paused. Each claim counts as an attempt.
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError>;

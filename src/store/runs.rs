@@ -227,6 +227,7 @@ pub trait RunStore: Send + Sync {
     ) -> Result<CancelledRun, StoreError>;
 
     /// Puts ended runs into the queue again, for as many attempts as a new one has; those that are open or gone are
-    /// left alone. Returns how many are open now.
+    /// left alone. One with a key is claimed when the lane of the key has released it, see
+    /// [`FirstOutcomes`](super::reactions::FirstOutcomes). Returns how many are open now.
     async fn reopen_runs(&self, reaction: i32, runs: Vec<ReopenedRun>) -> Result<u64, StoreError>;
 }

@@ -26,6 +26,7 @@ mod reaction_commands;
 mod reaction_queue;
 pub(super) mod reaction_runs;
 mod reactions;
+mod reopened;
 mod read;
 mod record;
 mod removed_reactions;

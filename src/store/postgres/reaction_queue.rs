@@ -26,6 +26,7 @@ const CLAIM: &str = "\
     WITH due AS MATERIALIZED ( \
         SELECT q.position FROM reaction_queue AS q \
         WHERE q.reaction = $1 AND q.due <= clock_timestamp() AND (q.alone OR q.token IS NOT NULL) = $2 \
+          AND NOT q.reopened \
           AND NOT (SELECT paused FROM reactions WHERE id = $1) \
         ORDER BY q.due LIMIT $3 FOR UPDATE SKIP LOCKED \
     ) \
@@ -57,11 +58,13 @@ struct ClaimedRow {
 
 const NEXT: &str = "\
     SELECT extract(epoch FROM (SELECT due FROM reaction_queue \
-                               WHERE reaction = $1 AND NOT alone AND token IS NULL AND due < 'infinity' \
+                               WHERE reaction = $1 AND NOT alone AND token IS NULL AND NOT reopened \
+                                 AND due < 'infinity' \
                                ORDER BY due LIMIT 1) - clock_timestamp())::float8 AS next, \
            extract(epoch FROM (SELECT due FROM reaction_queue \
                                WHERE reaction = $1 AND (alone OR token IS NOT NULL) AND due < 'infinity' \
-                               ORDER BY due LIMIT 1) - clock_timestamp())::float8 AS next_alone";
+                               ORDER BY due LIMIT 1) - clock_timestamp())::float8 AS next_alone, \
+           EXISTS (SELECT FROM reaction_queue WHERE reaction = $1 AND reopened) AS reopened";
 
 #[derive(diesel::QueryableByName)]
 struct NextRow {
@@ -69,6 +72,8 @@ struct NextRow {
     next: Option<f64>,
     #[diesel(sql_type = Nullable<Double>)]
     next_alone: Option<f64>,
+    #[diesel(sql_type = Bool)]
+    reopened: bool,
 }
 
 pub(super) async fn claim(
@@ -112,6 +117,7 @@ pub(super) async fn claim(
         next: next.next.map(positive),
         next_alone: next.next_alone.map(positive),
         overdue: overdue.max().unwrap_or_default(),
+        reopened: next.reopened,
     })
 }
 

@@ -1,6 +1,7 @@
 //! First outcomes of runs, in the transaction of a lane's step.
 
 use super::prepared::Prepare;
+use super::reopened;
 use super::transactions::limit_locks;
 use crate::event::{StoredEvent, id};
 use crate::store::StoreError;
@@ -95,8 +96,26 @@ async fn store(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) -> 
     if !outcomes.ended.is_empty() {
         ended(connection, outcomes).await?;
     }
+    // All at once, so that of two transactions none waits for the other crosswise.
+    let keys: Vec<Option<&str>> = outcomes
+        .queued
+        .iter()
+        .map(|run| run.order_key.as_deref())
+        .chain(outcomes.released.iter().map(|key| Some(key.as_str())))
+        .collect();
+    if keys.iter().any(Option::is_some) {
+        sql_query(LOCK_KEYS)
+            .bind::<Integer, _>(outcomes.reaction)
+            .bind::<Array<Nullable<Text>>, _>(keys)
+            .prepared()
+            .execute(connection)
+            .await?;
+    }
     if !outcomes.queued.is_empty() {
         queued(connection, outcomes).await?;
+    }
+    if !outcomes.released.is_empty() {
+        reopened::release(connection, outcomes.reaction, &outcomes.released).await?;
     }
     Ok(())
 }
@@ -131,14 +150,6 @@ async fn queued(connection: &mut AsyncPgConnection, outcomes: &FirstOutcomes) ->
     let mut runs: Vec<&QueuedRun> = outcomes.queued.iter().collect();
     runs.sort_by_key(|run| run.position);
     let order_keys: Vec<Option<&str>> = runs.iter().map(|run| run.order_key.as_deref()).collect();
-    if order_keys.iter().any(Option::is_some) {
-        sql_query(LOCK_KEYS)
-            .bind::<Integer, _>(outcomes.reaction)
-            .bind::<Array<Nullable<Text>>, _>(&order_keys)
-            .prepared()
-            .execute(connection)
-            .await?;
-    }
     let ids: Vec<Uuid> = runs.iter().map(|run| run.event.event_id).collect();
     let positions: Vec<i64> = runs.iter().map(|run| run.position.0).collect();
     let events: Vec<String> = runs.iter().map(|run| text_of(&run.event)).collect();

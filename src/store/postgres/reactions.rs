@@ -5,13 +5,14 @@ use super::follower_commands::notify;
 use super::follower_records::records;
 use super::prepared::Prepare;
 use super::reaction_queue;
+use super::reopened;
 use super::schema::{reaction_positions as reached, reaction_runs, reactions};
 use crate::store::StoreError;
 use crate::store::commit_log::{CommitLog, Position, ROUND};
 use crate::store::followers::{FollowerKind, FollowerRecord, Start};
 use crate::store::reactions::{
     Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionPosition,
-    ReactionRecord, ReactionStore, parse_lane,
+    ReactionRecord, ReactionStore, ReopenedKey, parse_lane,
 };
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -186,6 +187,17 @@ impl ReactionStore for PostgresStore {
             Ok(rows.into_iter().map(|row| row.word).collect())
         };
         self.pools.sequence(load).await
+    }
+
+    async fn reopened_keys(
+        &self,
+        reaction: i32,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<ReopenedKey>, StoreError> {
+        self.pools
+            .sequence(async |connection| reopened::keys(connection, reaction, after, limit).await)
+            .await
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {

@@ -176,7 +176,8 @@ async fn lock_keys(
     Ok(())
 }
 
-/// One that is due together with others of its order key waits for them, whatever its position.
+/// One that is due together with others of its order key waits for them, whatever its position. With a key it waits
+/// besides for the lane of the key, see `reopened`.
 const REOPEN: &str = "\
     WITH t AS MATERIALIZED ( \
         SELECT * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::int4[], \
@@ -189,7 +190,7 @@ const REOPEN: &str = "\
         RETURNING run.position, run.epoch, run.event_id \
     ) \
     INSERT INTO reaction_queue (reaction, position, epoch, event_id, event, order_key, unique_key, due, attempts, \
-                                attempts_before, history) \
+                                attempts_before, history, reopened) \
     SELECT $1, t.position, open.epoch, open.event_id, t.event::jsonb, t.order_key, t.unique_key, \
            CASE WHEN t.order_key IS NOT NULL \
                      AND (EXISTS (SELECT FROM reaction_queue AS q \
@@ -198,7 +199,7 @@ const REOPEN: &str = "\
                                      WHERE before.order_key = t.order_key AND before.position < t.position)) \
                 THEN 'infinity' \
                 ELSE clock_timestamp() + make_interval(secs => t.due_after) END, \
-           t.attempts, t.attempts, t.history::jsonb \
+           t.attempts, t.attempts, t.history::jsonb, coalesce(t.order_key, t.unique_key) IS NOT NULL \
     FROM t JOIN open USING (position)";
 
 const UNCOUNT: &str = "INSERT INTO reaction_counts (reaction, succeeded) VALUES ($1, - $2)";

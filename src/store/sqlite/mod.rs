@@ -20,6 +20,7 @@ mod reaction_commands;
 mod reaction_queue;
 pub(super) mod reaction_runs;
 mod reactions;
+mod reopened;
 mod read;
 mod readers;
 mod record;

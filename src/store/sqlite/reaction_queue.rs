@@ -41,6 +41,7 @@ pub(super) fn claim(connection: &mut SqliteConnection, claim: &Claim) -> QueryRe
         let due = queue::table
             .filter(queue::reaction.eq(claim.reaction))
             .filter(queue::due.le(now))
+            .filter(queue::reopened.eq(false))
             .filter(queue::alone.or(queue::token.is_not_null()).eq(claim.alone))
             .order(queue::due)
             .limit(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -66,6 +67,7 @@ pub(super) fn claim(connection: &mut SqliteConnection, claim: &Claim) -> QueryRe
             .filter(queue::reaction.eq(claim.reaction))
             .filter(queue::alone.or(queue::token.is_not_null()).eq(alone))
             .filter(queue::due.lt(NEVER))
+            .filter(queue::reopened.eq(false))
             .select(min(queue::due))
             .first(connection)?;
         QueryResult::Ok(due.map(|due| due.saturating_sub(now)))
@@ -79,6 +81,10 @@ pub(super) fn claim(connection: &mut SqliteConnection, claim: &Claim) -> QueryRe
         .chain(alone)
         .map(|next| positive(next.saturating_neg()));
     claimed.overdue = overdue.max().unwrap_or_default();
+    let reopened = queue::table
+        .filter(queue::reaction.eq(claim.reaction))
+        .filter(queue::reopened);
+    claimed.reopened = diesel::select(exists(reopened)).get_result(connection)?;
     Ok(claimed)
 }
 

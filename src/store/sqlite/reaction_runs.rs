@@ -2,6 +2,7 @@
 
 use super::leases;
 use super::processed;
+use super::reopened;
 use super::schema::{reaction_counts as counts, reaction_queue as queue, reaction_runs as runs};
 use crate::store::StoreError;
 use crate::store::reactions::{Due, Ending, FirstOutcomes, QueuedRun, kept_error, kept_history};
@@ -89,7 +90,7 @@ fn store(connection: &mut SqliteConnection, outcomes: &FirstOutcomes) -> QueryRe
             ))
             .execute(connection)?;
     }
-    Ok(())
+    reopened::release(connection, outcomes.reaction, &outcomes.released)
 }
 
 /// Whether another run of the key is in the queue.

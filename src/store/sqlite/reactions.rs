@@ -8,13 +8,13 @@ use super::schema::{
     follower_declarations as declarations, followers, reaction_marks as marks,
     reaction_positions as reached, reaction_queue as queue, reaction_runs as runs, reactions,
 };
-use super::{leases, read};
+use super::{leases, read, reopened};
 use crate::store::StoreError;
 use crate::store::commit_log::Position;
 use crate::store::followers::{FollowerKind, FollowerRecord, FollowerState, OnError, Start};
 use crate::store::reactions::{
     Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionPosition,
-    ReactionRecord, ReactionStore, lane_name, parse_lane,
+    ReactionRecord, ReactionStore, ReopenedKey, lane_name, parse_lane,
 };
 use crate::store::rows::TimeColumn;
 use async_trait::async_trait;
@@ -259,6 +259,17 @@ impl ReactionStore for SqliteStore {
                 };
                 Ok(found.into_iter().flatten().collect())
             })
+            .await
+    }
+
+    async fn reopened_keys(
+        &self,
+        reaction: i32,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<ReopenedKey>, StoreError> {
+        self.readers
+            .read(move |connection| Ok(reopened::keys(connection, reaction, after, limit)?))
             .await
     }
 

@@ -155,6 +155,8 @@ pub(super) fn reopen(
                 queue::attempts.eq(count(ended.attempts)),
                 queue::attempts_before.eq(count(ended.attempts)),
                 queue::history.eq(json(&kept_history(ended.whole_history()))),
+                // It waits for the lane of its key, see `reopened`.
+                queue::reopened.eq(run.order_key.is_some() || run.unique_key.is_some()),
             ))
             .execute(connection)?;
         processed::unmark(connection, run.position.0)?;

@@ -159,6 +159,7 @@ diesel::table! {
         worker -> Nullable<Text>,
         claimed_at -> Nullable<BigInt>,
         history -> Text,
+        reopened -> Bool,
     }
 }
 

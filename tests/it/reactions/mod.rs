@@ -17,6 +17,7 @@ mod poison;
 mod receiver;
 mod recorded;
 mod redeclared;
+mod reopened;
 mod running;
 mod signup;
 mod smtp_server;

@@ -278,7 +278,7 @@ async fn a_like_of_an_open_run_is_dropped(place: &Place) {
 
 async fn what_is_delayed_runs_later(place: &Place) {
     let calls = Calls::default();
-    let delayed = reaction(&calls).delay(Duration::from_millis(600));
+    let delayed = reaction(&calls).delay(Duration::from_secs(3));
     let running = start(place, Reactions::new().react(delayed)).await;
     place.write(vec![event()]).await;
     eventually(SOON, "it is scheduled", async || {

@@ -7,7 +7,7 @@ use eclusa::event::Event;
 use eclusa::store::LeaseStore;
 use eclusa::store::commit_log::{LoggedEvent, Position, Selection, Span, TypePatterns};
 use eclusa::store::followers::{
-    Also, Declaration, FollowerKind, LaneSpec, OnError, Start, Step, lease_name,
+    Also, Declaration, FollowerKind, FollowerRecord, LaneSpec, OnError, Start, Step, lease_name,
 };
 use eclusa::store::leases::{Fenced, Lease};
 use eclusa::store::reactions::{
@@ -72,12 +72,24 @@ impl<'a> Reacting<'a> {
         queued: Vec<QueuedRun>,
     ) -> Result<Fenced<()>, EffectError> {
         let lane = self.place.record(&lane_name(&self.name, 0)).await;
+        let to = to.unwrap_or(lane.position);
+        self.store(lane, to, ended, queued, Vec::new()).await
+    }
+
+    async fn store(
+        &self,
+        lane: FollowerRecord,
+        to: Position,
+        ended: Vec<EndedRun>,
+        queued: Vec<QueuedRun>,
+        released: Vec<String>,
+    ) -> Result<Fenced<()>, EffectError> {
         let step = Step {
             lease: self.lease.clone(),
             follower: lane.name,
             revision: None,
             n: lane.n,
-            to: to.unwrap_or(lane.position),
+            to,
             begun: 0,
             also: Also::Nothing,
         };
@@ -86,6 +98,7 @@ impl<'a> Reacting<'a> {
             worker: Arc::from("worker"),
             ended,
             queued,
+            released,
             lock_timeout: None,
         };
         self.place.store.step(step, Arc::new(outcomes)).await
@@ -107,6 +120,14 @@ impl<'a> Reacting<'a> {
     pub async fn queue(&self, queued: Vec<QueuedRun>) {
         let done = self.step(None, Vec::new(), queued).await;
         assert_eq!(done.unwrap(), Fenced::Done(()));
+    }
+
+    /// Has the lane release a key.
+    pub async fn release(&self, key: &str) {
+        let lane = self.place.record(&lane_name(&self.name, 0)).await;
+        let to = lane.position;
+        let done = self.store(lane, to, Vec::new(), Vec::new(), vec![key.to_owned()]);
+        assert_eq!(done.await.unwrap(), Fenced::Done(()));
     }
 
     pub async fn claim(&self, lease: Duration) -> Claimed {

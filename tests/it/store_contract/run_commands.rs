@@ -35,6 +35,8 @@ on_both_stores! {
     the_next_run_of_a_key_follows_a_cancelled_one,
     an_ended_run_is_opened_again,
     a_run_with_an_order_key_waits_when_it_is_opened_again,
+    a_run_with_a_key_waits_for_the_lane_when_it_is_opened_again,
+    runs_of_one_unique_key_are_released_one_by_one,
     a_reaction_is_paused_with_its_lanes,
     a_removed_reaction_leaves_its_events_processed,
 }
@@ -180,6 +182,7 @@ async fn an_ended_run_is_opened_again(place: &Place) {
     assert_eq!(errors, ["not yet", "it has failed"]);
     assert_eq!((failed.error, failed.finished_at), (None, None));
     assert_eq!(of(place, &runs[0]).await.history.len(), 0);
+    reacting.release("u").await;
     let mut claimed = reacting.claim(LONG).await.runs;
     claimed.sort_by_key(|run| run.position);
     let attempts: Vec<(u32, u32)> = claimed
@@ -212,6 +215,7 @@ async fn a_run_with_an_order_key_waits_when_it_is_opened_again(place: &Place) {
     });
     let opened = place.store.reopen_runs(reacting.id, wanted.collect()).await;
     assert_eq!(opened.unwrap(), 3);
+    reacting.release("a").await;
     assert!(
         reacting.claim(LONG).await.runs.is_empty(),
         "the last one runs"
@@ -223,6 +227,92 @@ async fn a_run_with_an_order_key_waits_when_it_is_opened_again(place: &Place) {
         assert_eq!(claimed.len(), 1);
         assert_eq!(claimed[0].position, run.position);
         assert!(reacting.succeed(&claimed[0]).await);
+    }
+}
+
+async fn a_run_with_a_key_waits_for_the_lane_when_it_is_opened_again(place: &Place) {
+    let reacting = Reacting::new(place, "r", Start::Now).await;
+    let runs = some_events(place, 6).await;
+    reacting.end(&runs[1..4], Ending::Failed).await;
+    let of_key = |run: &LoggedEvent, key: &str| ReopenedRun {
+        order_key: Some(key.to_owned()),
+        ..reopened(run)
+    };
+    let mut wanted = vec![of_key(&runs[2], "a"), of_key(&runs[3], "b")];
+    let opened = place.store.reopen_runs(reacting.id, wanted.clone()).await;
+    assert_eq!(opened.unwrap(), 2);
+    let claimed = reacting.claim(LONG).await;
+    assert!(claimed.runs.is_empty() && claimed.reopened);
+    assert_eq!(claimed.next, None);
+    let waiting = async |after, limit| {
+        let store = &place.store;
+        let waiting = store
+            .reopened_keys(reacting.id, after, limit)
+            .await
+            .unwrap();
+        Vec::from_iter(waiting.into_iter().map(|run| (run.position, run.key)))
+    };
+    let expected = [
+        (runs[2].position, "a".to_owned()),
+        (runs[3].position, "b".to_owned()),
+    ];
+    assert_eq!(waiting(Position::START, 9).await, expected);
+    assert_eq!(waiting(Position::START, 1).await, expected[..1]);
+    assert_eq!(waiting(runs[2].position, 9).await, expected[1..]);
+    // What the lane had in memory, before and behind it, and another one that is opened again.
+    reacting
+        .queue(vec![keyed(&runs[4], "a"), keyed(&runs[0], "a")])
+        .await;
+    wanted = vec![of_key(&runs[1], "a")];
+    assert_eq!(
+        place.store.reopen_runs(reacting.id, wanted).await.unwrap(),
+        1
+    );
+    assert!(reacting.claim(LONG).await.runs.is_empty());
+    reacting.release("a").await;
+    assert_eq!(waiting(Position::START, 9).await, expected[1..]);
+    for run in [&runs[0], &runs[1], &runs[2], &runs[4]] {
+        let claimed = reacting.claim(LONG).await.runs;
+        assert_eq!(claimed.len(), 1);
+        assert_eq!(claimed[0].position, run.position);
+        assert!(reacting.succeed(&claimed[0]).await);
+    }
+    // One that waits is cancelled as any other.
+    assert_eq!(cancel(&reacting, &runs[3]).await, CancelledRun::Done);
+    assert!(!reacting.claim(LONG).await.reopened);
+}
+
+async fn runs_of_one_unique_key_are_released_one_by_one(place: &Place) {
+    let reacting = Reacting::new(place, "r", Start::Now).await;
+    let runs = some_events(place, 4).await;
+    reacting.end(&runs[..2], Ending::Failed).await;
+    let unique = |run: &LoggedEvent| ReopenedRun {
+        unique_key: Some("u".to_owned()),
+        ..reopened(run)
+    };
+    let first = QueuedRun {
+        unique_key: Some("u".to_owned()),
+        ..queued(&runs[2], Duration::ZERO)
+    };
+    reacting.queue(vec![first, queued(&runs[3], LONG)]).await;
+    let open = reacting.claim(LONG).await.runs.remove(0);
+    let wanted = runs[..2].iter().map(unique).collect();
+    assert_eq!(
+        place.store.reopen_runs(reacting.id, wanted).await.unwrap(),
+        2
+    );
+    reacting.release("u").await;
+    assert!(reacting.claim(LONG).await.runs.is_empty(), "one is open");
+    assert!(reacting.succeed(&open).await);
+    for run in &runs[..2] {
+        assert!(reacting.claim(LONG).await.runs.is_empty());
+        reacting.release("u").await;
+        let mut claimed = reacting.claim(LONG).await.runs;
+        assert_eq!(claimed.len(), 1);
+        assert_eq!(claimed[0].position, run.position);
+        reacting.release("u").await;
+        assert!(reacting.claim(LONG).await.runs.is_empty());
+        assert!(reacting.succeed(&claimed.remove(0)).await);
     }
 }
 

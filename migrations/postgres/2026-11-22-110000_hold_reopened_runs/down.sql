@@ -1,0 +1,2 @@
+ALTER TABLE reaction_queue DROP COLUMN reopened;
+UPDATE eclusa_schema SET version = 8;

@@ -1,0 +1,3 @@
+DROP INDEX reaction_queue_reopened_idx;
+ALTER TABLE reaction_queue DROP COLUMN reopened;
+UPDATE eclusa_schema SET version = 8;
