@@ -290,16 +290,17 @@ impl Reaction {
         let Some(handler) = self.handler.clone() else {
             return Err(InvalidReaction::NoHandler(name));
         };
-        let parse = |text: &Option<String>| {
-            text.as_deref()
-                .map(Expression::parse)
-                .transpose()
-                .map_err(|invalid| InvalidReaction::Expression {
-                    reaction: name.clone(),
-                    invalid,
-                })
+        let invalid = |invalid| InvalidReaction::Expression {
+            reaction: name.clone(),
+            invalid,
         };
-        parse(&self.when)?;
+        let parse = |text: &Option<String>| {
+            let parsed = text.as_deref().map(Expression::parse).transpose();
+            parsed.map_err(invalid)
+        };
+        if let Some(when) = &self.when {
+            Expression::parse_condition(when).map_err(invalid)?;
+        }
         parse(&self.order_by)?;
         parse(&self.unique)?;
         Ok(Plan {

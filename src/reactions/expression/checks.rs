@@ -206,6 +206,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_never_true_or_false_is_no_condition() {
+        for text in [
+            "1",
+            "'true'",
+            "null",
+            "[true]",
+            "{'a': true}",
+            "userId",
+            "1 + 1",
+            "-1",
+            "size(userId)",
+            "string(true)",
+            "timestamp.getHours()",
+            "userId == 'a' ? 1 : 2",
+        ] {
+            assert!(Expression::parse(text).is_ok(), "{text}");
+            let refused = Expression::parse_condition(text).unwrap_err();
+            assert!(
+                refused.to_string().contains("never true or false"),
+                "{refused}"
+            );
+        }
+        for text in [
+            "true",
+            "!(userId == 'a')",
+            "eventData.vip",
+            "has(eventData.vip)",
+            "eventData['vip']",
+            "bool(eventData.vip)",
+            "'a' in eventData.tags",
+            "userId.startsWith('a')",
+            "eventData.tags.exists(t, t == 'a')",
+            "userId == 'a' ? eventData.vip : false",
+        ] {
+            assert!(Expression::parse_condition(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_evaluated_is_refused() {
         for (text, reason) in [
             ("", "is empty"),

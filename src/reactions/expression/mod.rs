@@ -100,6 +100,23 @@ impl Expression {
         })
     }
 
+    /// Parses an expression for [`condition`](Self::condition).
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), or it is true or false for no event.
+    pub fn parse_condition(text: &str) -> Result<Self, InvalidExpression> {
+        let parsed = Self::parse(text)?;
+        if names::may_be_bool(&parsed.tree.expr) {
+            return Ok(parsed);
+        }
+        let reason = "is never true or false; a condition compares something, such as \
+                      eventData.plan == 'pro'";
+        Err(InvalidExpression {
+            expression: parsed.text,
+            reason: reason.to_owned(),
+        })
+    }
+
     /// The text that it was parsed from.
     pub fn as_str(&self) -> &str {
         &self.text

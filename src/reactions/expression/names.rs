@@ -1,6 +1,6 @@
 //! The names that an expression may use.
 
-use cel::common::ast::operators;
+use cel::common::ast::{Expr, LiteralValue, operators};
 
 pub(super) const EVENT_DATA: &str = "eventData";
 pub(super) const VARIABLES: [&str; 9] = [
@@ -63,6 +63,42 @@ const METHODS: [(&str, usize); 14] = [
     ("getSeconds", 0),
     ("getMilliseconds", 0),
 ];
+
+/// Operators and methods that give true or false. Of functions only `bool` does.
+const BOOL: [&str; 14] = [
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::LESS,
+    operators::IN,
+    "bool",
+    "contains",
+    "endsWith",
+    "startsWith",
+];
+
+/// Whether an expression whose names are checked can give true or false.
+pub(super) fn may_be_bool(expression: &Expr) -> bool {
+    match expression {
+        Expr::Literal(literal) => matches!(literal, LiteralValue::Boolean(_)),
+        Expr::Ident(_) | Expr::List(_) | Expr::Map(_) => false,
+        Expr::Call(call) if call.func_name == operators::CONDITIONAL => {
+            let mut results = call.args.iter().skip(1);
+            results.any(|result| may_be_bool(&result.expr))
+        }
+        // An element may be of any type.
+        Expr::Call(call) => {
+            call.func_name == operators::INDEX || BOOL.contains(&call.func_name.as_str())
+        }
+        // So may a field be, and what a comprehension gives.
+        _ => true,
+    }
+}
 
 /// Checks a variable that is none of a comprehension's own.
 pub(super) fn check_variable(name: &str) -> Result<(), String> {
