@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const WINDOW: usize = 10_000;
 /// Least number of events that are read ahead: a read costs as much as some hundred events.
 const AHEAD: usize = 4_000;
+/// By how much the clocks of this process and the database may differ. What is due later than so long ago enters the
+/// queue, where the database's clock decides.
+const CLOCKS: chrono::Duration = chrono::Duration::minutes(5);
 /// How often progress over events that do not concern the lane is taken in.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -136,7 +139,7 @@ impl Lane {
                 history: Vec::new(),
             })
         };
-        if let Some(due) = due.filter(|due| *due > Utc::now()) {
+        if let Some(due) = due.filter(|due| *due > Utc::now() - CLOCKS) {
             let scheduled = queue(Due::At(due), false);
             return self.decide(key, scheduled);
         }

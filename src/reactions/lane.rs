@@ -3,6 +3,7 @@
 use super::attempts::{Attempted, Attempts, Started};
 use super::decision::Decision;
 use super::fetch::{Fetched, Source};
+use super::oldest_due::OldestDue;
 use super::outcomes::{FirstOutcome, Outcomes, StoredStep};
 use super::queue::{Queue, QueueNews, Taken, some};
 use super::rate::Rate;
@@ -63,6 +64,7 @@ pub(super) struct Lane {
     pub(super) leaving: bool,
     pub(super) backoff: Backoff,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) oldest_due: OldestDue,
 }
 
 impl Lane {
@@ -345,12 +347,7 @@ impl Lane {
             until,
             mut turn,
         } = taken;
-        let name = [&*self.plan.reaction.name];
-        let oldest = self
-            .metrics
-            .reaction_oldest_due_seconds
-            .with_label_values(&name);
-        oldest.set(claimed.overdue.as_secs_f64());
+        self.oldest_due.set(claimed.overdue);
         self.has_reopened = claimed.reopened;
         if claimed.reopened {
             self.look_for_reopened();

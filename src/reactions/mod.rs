@@ -19,6 +19,7 @@ mod fetch;
 pub mod handler;
 mod intake;
 mod lane;
+mod oldest_due;
 mod outcomes;
 mod queue;
 mod rate;

@@ -10,6 +10,7 @@
 use super::attempts::{Attempts, Turns};
 use super::fetch::Source;
 use super::lane::Lane;
+use super::oldest_due::OldestDue;
 use super::outcomes::{Keys, Outcomes};
 use super::queue::Queue;
 use super::rate::Rate;
@@ -148,6 +149,10 @@ impl Driver for Reactor {
             claims: 0,
             leaving: false,
             backoff: Backoff::new(AGAIN.0, AGAIN.1),
+            oldest_due: OldestDue::new(
+                Arc::clone(&plan.reaction.name),
+                Arc::clone(&self.shared.metrics),
+            ),
             metrics: Arc::clone(&self.shared.metrics),
         };
         lane.run(drive.interruption, drive.metrics).await
