@@ -11,7 +11,9 @@ use super::schema::{
 use super::{leases, read, reopened};
 use crate::store::StoreError;
 use crate::store::commit_log::Position;
-use crate::store::followers::{FollowerKind, FollowerRecord, FollowerState, OnError, Start};
+use crate::store::followers::{
+    FollowerKind, FollowerRecord, FollowerState, LaneSpec, OnError, Start,
+};
 use crate::store::reactions::{
     Claim, Claimed, FinishedClaims, QueueKey, ReactionDeclaration, ReactionPosition,
     ReactionRecord, ReactionStore, ReopenedKey, lane_name, parse_lane,
@@ -112,13 +114,14 @@ fn declare(
             declarations::spec.eq(Some(spec.clone())),
         )
     };
-    let was = known_lanes
-        .first()
-        .and_then(|lane| Some(lane.spec.as_ref()?.lanes));
-    let wanted = declaration.spec.lanes;
+    // As it was declared last: a lane that is behind is under an earlier declaration.
+    let was = known
+        .and_then(|(_, spec)| serde_json::from_str::<LaneSpec>(&spec?).ok())
+        .map_or(0, |spec| spec.lanes);
+    let used = was.max(declaration.spec.lanes);
     for lane in known_lanes {
         let number = parse_lane(&lane.name).map_or(0, |(_, number)| number);
-        if number >= wanted.max(was.unwrap_or(0)) && lane.until == Position::MAX {
+        if number >= used && lane.until == Position::MAX {
             // Of an earlier declaration, with nothing left to do.
             diesel::delete(followers::table.find(&lane.name)).execute(connection)?;
             continue;
@@ -133,7 +136,7 @@ fn declare(
             ))
             .execute(connection)?;
     }
-    for number in 0..wanted {
+    for number in 0..declaration.spec.lanes {
         let lane = lane_name(name, number);
         let state = if paused {
             FollowerState::Paused

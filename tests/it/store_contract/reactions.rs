@@ -24,6 +24,7 @@ async fn states(place: &Place) -> Vec<(String, i32)> {
 
 on_both_stores! {
     a_declaration_holds_from_a_position_on,
+    a_lane_stays_until_it_has_decided_its_events,
     the_first_outcome_of_a_run_stands,
     a_claimed_run_is_tried_again_and_ends,
     a_claim_that_runs_out_is_lost_and_its_run_takes_turns,
@@ -65,6 +66,23 @@ async fn a_declaration_holds_from_a_position_on(place: &Place) {
     let past = store.reaction("past").await.unwrap().unwrap();
     assert_eq!(past.lanes[0].position, Position::START);
     assert_eq!(store.reactions().await.unwrap().len(), 2);
+}
+
+async fn a_lane_stays_until_it_has_decided_its_events(place: &Place) {
+    let lanes = async |count| {
+        some_events(place, 1).await;
+        let mut declared = declaration("r", "page.*", Start::Now);
+        declared.spec.lanes = count;
+        assert!(place.store.declare_reaction(&declared).await.unwrap());
+        let reaction = place.store.reaction("r").await.unwrap().unwrap();
+        reaction.lanes
+    };
+    Reacting::new(place, "r", Start::Now).await;
+    // The first lane has still to decide what was before there was another one.
+    assert_eq!(lanes(2).await.len(), 2);
+    let left = lanes(1).await;
+    assert_eq!(left.len(), 2);
+    assert_eq!(left[1].until, end_of(place).await);
 }
 
 async fn the_first_outcome_of_a_run_stands(place: &Place) {
