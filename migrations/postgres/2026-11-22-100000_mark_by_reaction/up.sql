@@ -24,13 +24,22 @@ LEFT JOIN (SELECT split_part(f.name, ':', 1) AS reaction, min(p.position) AS dec
                                WHERE follower = f.name ORDER BY n DESC LIMIT 1) AS p
            WHERE f.kind = 'reaction' GROUP BY 1) AS lanes ON lanes.reaction = known.name;
 
--- A new reaction is marked up to where its lanes begin.
+-- A new reaction is marked up to where its lanes begin. What a declaration replaces at its own position is left as that
+-- of a removed reaction: a transaction that began before may still write events of these types as not processed.
 DO $$
 BEGIN
-    EXECUTE replace(pg_get_functiondef('eclusa_declare_reaction'::regproc), 'FOR i IN 0 .. lanes - 1 LOOP',
-                    'INSERT INTO reaction_marks (reaction, marked_to)
+    EXECUTE replace(replace(pg_get_functiondef('eclusa_declare_reaction'::regproc), 'FOR i IN 0 .. lanes - 1 LOOP',
+                            'INSERT INTO reaction_marks (reaction, marked_to)
     SELECT r.id, from_here FROM reactions AS r WHERE r.name = name AND is_new;
-    FOR i IN 0 .. lanes - 1 LOOP');
+    FOR i IN 0 .. lanes - 1 LOOP'), 'IF NOT is_new THEN', 'IF NOT is_new THEN
+        WITH replaced AS (
+            INSERT INTO removed_reactions (id, types, until)
+            SELECT nextval(pg_get_serial_sequence(''reactions'', ''id'')), d.types, here
+            FROM follower_declarations AS d
+            WHERE d.follower = name || '':0'' AND d.holds_from = here AND d.types <> types
+            RETURNING id
+        )
+        INSERT INTO reaction_marks (reaction, marked_to) SELECT id, here FROM replaced;');
 END $$;
 
 -- An earlier release marks the event of a run of the queue by the one position of all reactions.

@@ -35,6 +35,7 @@ on_both_stores! {
     a_run_that_ends_waits_for_the_other_reactions,
     a_run_that_ends_last_marks_its_event,
     a_new_type_holds_back_no_former_event,
+    a_type_that_was_replaced_at_once_holds_back_nothing,
     marks_go_on_where_those_of_all_reactions_were,
 }
 
@@ -175,6 +176,19 @@ async fn a_new_type_holds_back_no_former_event(place: &Place) {
     mark(place, end).await;
     assert_eq!(are_processed(place, &before).await, [true; 3]);
     assert_eq!(are_processed(place, &behind).await, [true; 3]);
+}
+
+async fn a_type_that_was_replaced_at_once_holds_back_nothing(place: &Place) {
+    let reacting = Reacting::to(place, "r", "page.*", Start::Now).await;
+    let other = declaration("r", "order.*", Start::Now);
+    assert!(place.store.declare_reaction(&other).await.unwrap());
+    let runs = some(place, &["page.view"]).await;
+    // By a writer whose transaction began under the first declaration.
+    let unprocessed = "UPDATE user_interactions SET processed = false";
+    place.execute(unprocessed).await;
+    reacting.pass(end_of(place).await).await;
+    mark(place, end_of(place).await).await;
+    assert!(is_processed(place, &runs[0]).await);
 }
 
 /// The schema as it was when all reactions were marked up to one position.
