@@ -92,6 +92,7 @@ pub mod supervision;
 pub mod logging;
 pub mod config;
 pub mod metrics;
+pub mod expression;
 pub mod event;
 
 #[cfg(test)]

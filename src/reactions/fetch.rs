@@ -1,7 +1,7 @@
 //! Reading what a lane is to decide.
 
-use super::expression::ExpressionError;
 use super::selection::Selection;
+use crate::expression::ExpressionError;
 use crate::followers::driver::LogAccess;
 use crate::store::commit_log::{LoggedEvent, Position, Span, TypePatterns};
 use crate::store::followers::FollowerState;

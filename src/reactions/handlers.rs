@@ -2,7 +2,6 @@
 
 use super::amqp::AmqpMessage;
 use super::email::{Email, InvalidEmail};
-use super::expression::Expression;
 use super::handler::Handler;
 use super::log::LogLine;
 use super::reaction::Reaction;
@@ -11,6 +10,7 @@ use super::webhook::{InvalidWebhook, Webhook};
 use crate::config::broker::BrokerSettings;
 use crate::config::reactions::{HandlerSettings, ReactionSettings, ReactionStart};
 use crate::config::{ConfigError, Invalid, Settings};
+use crate::expression::Expression;
 use std::sync::Arc;
 
 /// The handler of a reaction; `broker` is used by an `amqp` that has no URL of its own. Reads the files that the settings name; it makes no connection.

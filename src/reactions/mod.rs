@@ -14,7 +14,6 @@ mod decision;
 pub mod amqp;
 #[cfg(feature = "service")]
 pub mod email;
-pub mod expression;
 mod fetch;
 pub mod handler;
 mod intake;
@@ -38,7 +37,6 @@ pub mod webhook;
 mod window;
 
 pub use completion::CompleteError;
-pub use expression::{Expression, ExpressionError, InvalidExpression};
 pub use handler::{Handler, HandlerError, Run};
 pub use reaction::{InvalidReaction, Reaction};
 pub use start::{Reactions, ReactionsNotStarted};

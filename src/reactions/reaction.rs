@@ -1,7 +1,7 @@
 //! A reaction as an application declares it.
 
-use super::expression::{Expression, InvalidExpression};
 use super::handler::{Handler, HandlerError, Run};
+use crate::expression::{Expression, InvalidExpression};
 use crate::store::commit_log::TypePatterns;
 use crate::store::followers::{LaneSpec, Start};
 use crate::store::reactions::ReactionDeclaration;

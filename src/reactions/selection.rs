@@ -1,7 +1,7 @@
 //! Which events a declaration selects, and how it distributes them to lanes.
 
-use super::expression::{Expression, ExpressionError, InvalidExpression};
 use crate::event::StoredEvent;
+use crate::expression::{Expression, ExpressionError, InvalidExpression};
 use crate::store::followers::LaneSpec;
 use sha2::{Digest, Sha256};
 

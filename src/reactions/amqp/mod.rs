@@ -3,12 +3,12 @@
 mod message;
 mod publishing;
 
-use super::expression::Expression;
 use super::handler::{Handler, HandlerError, Run};
 use crate::broker::connection;
 use crate::config::Invalid;
 use crate::config::broker::BrokerSettings;
 use crate::config::reactions::amqp::AmqpSettings;
+use crate::expression::Expression;
 use async_trait::async_trait;
 use lapin::Confirmation;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};

@@ -1,7 +1,7 @@
 //! Runs that are not decided.
 
 use crate::event::StoredEvent;
-use crate::reactions::expression::InvalidExpression;
+use crate::expression::InvalidExpression;
 use crate::reactions::selection::Selection;
 use crate::store::commit_log::{Position, Selection as LogSelection, Span};
 use crate::store::followers::FollowerRecord;
