@@ -29,6 +29,7 @@ const LIMITS: ItemLimits = ItemLimits {
     max_depth: 32,
     max_field_bytes: 256,
     accept_days: 400,
+    pix: None,
 };
 
 fn event() -> Event {

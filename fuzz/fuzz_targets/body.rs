@@ -9,6 +9,7 @@ const LIMITS: ItemLimits = ItemLimits {
     max_depth: 16,
     max_field_bytes: 256,
     accept_days: 400,
+    pix: None,
 };
 
 fuzz_target!(|bytes: &[u8]| {

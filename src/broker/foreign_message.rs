@@ -242,6 +242,7 @@ mod tests {
                 max_depth: 16,
                 max_field_bytes: 256,
                 accept_days: 400,
+                pix: None,
             },
             max_event_bytes: None,
             max_items: 1_000,

@@ -1,6 +1,7 @@
 //! Settings of API keys: who may do what.
 
 use super::Invalid;
+use crate::event::pix::is_ispb;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use std::sync::Arc;
 pub enum Scope {
     Ingest,
     Read,
+    /// Collecting the messages of streams.
+    Collect,
     Admin,
 }
 
@@ -20,6 +23,7 @@ impl Scope {
         match self {
             Scope::Ingest => "ingest",
             Scope::Read => "read",
+            Scope::Collect => "collect",
             Scope::Admin => "admin",
         }
     }
@@ -45,9 +49,63 @@ pub struct ApiKey {
     pub hash: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// The one ISPB whose Pix messages it may collect.
+    #[serde(default)]
+    pub ispb: Option<String>,
+    /// The one key of a stream that it may collect, as `STREAM/KEY`.
+    #[serde(default)]
+    pub stream: Option<String>,
+}
+
+/// A key of a stream that an API key is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    pub stream: String,
+    pub key: String,
 }
 
 impl ApiKey {
+    /// What it may collect, if it is bound.
+    pub fn bound_to(&self) -> Option<Bound> {
+        let (stream, key) = match (&self.ispb, &self.stream) {
+            (Some(ispb), _) => ("pix", ispb.as_str()),
+            (None, stream) => stream.as_ref()?.split_once('/')?,
+        };
+        Some(Bound {
+            stream: stream.to_owned(),
+            key: key.to_owned(),
+        })
+    }
+
+    /// What is wrong with what it is bound to.
+    fn flaw_of_bound(&self) -> Option<String> {
+        let name = &self.name;
+        if self.ispb.is_none() && self.stream.is_none() {
+            return None;
+        }
+        if self.ispb.is_some() && self.stream.is_some() {
+            return Some(format!(
+                "{name:?} has both ispb and stream; leave one of them away"
+            ));
+        }
+        if self.ispb.as_deref().is_some_and(|ispb| !is_ispb(ispb)) {
+            return Some(format!("the ispb of {name:?} must have 8 digits"));
+        }
+        if self
+            .bound_to()
+            .is_none_or(|bound| bound.stream.is_empty() || bound.key.is_empty())
+        {
+            return Some(format!("the stream of {name:?} must be STREAM/KEY"));
+        }
+        let beyond = |scope: &&Scope| matches!(scope, Scope::Read | Scope::Admin);
+        self.scopes.iter().find(beyond).map(|scope| {
+            format!(
+                "{name:?} is bound to a key, but its scope {:?} shows the messages of all; leave that scope away",
+                scope.as_str()
+            )
+        })
+    }
+
     /// The 32 bytes of the hash.
     pub fn digest(&self) -> Option<[u8; 32]> {
         let digits = self.hash.strip_prefix("sha256:")?;
@@ -82,6 +140,9 @@ impl AuthSettings {
                         key.name
                     ),
                 ));
+            }
+            if let Some(flaw) = key.flaw_of_bound() {
+                found.push(Invalid::new(&at, flaw));
             }
             if key.scopes.is_empty() {
                 found.push(Invalid::new(

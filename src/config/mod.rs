@@ -17,6 +17,8 @@ pub mod retry;
 pub mod schedules;
 pub mod shutdown;
 pub mod store;
+#[cfg(feature = "service")]
+pub mod streams;
 mod units;
 
 use crate::event::Event;
@@ -86,6 +88,18 @@ pub struct Settings {
     #[cfg(not(feature = "service"))]
     #[serde(rename = "schedules")]
     _schedules: serde::de::IgnoredAny,
+    /// What collectors pull, in the service.
+    #[cfg(feature = "service")]
+    pub streams: Vec<streams::StreamSettings>,
+    #[cfg(not(feature = "service"))]
+    #[serde(rename = "streams")]
+    _streams: serde::de::IgnoredAny,
+    /// The Pix message interface, in the service.
+    #[cfg(feature = "service")]
+    pub pix: streams::PixSettings,
+    #[cfg(not(feature = "service"))]
+    #[serde(rename = "pix")]
+    _pix: serde::de::IgnoredAny,
     /// API keys and their scopes.
     pub auth: auth::AuthSettings,
     pub log: log::LogSettings,
@@ -154,6 +168,10 @@ impl Settings {
             max_depth: self.ingest.max_depth,
             max_field_bytes: self.ingest.max_field_bytes,
             accept_days: self.ingest.accept_days.min(kept),
+            #[cfg(feature = "service")]
+            pix: self.pix.rules(),
+            #[cfg(not(feature = "service"))]
+            pix: None,
         }
     }
 
@@ -190,6 +208,10 @@ impl Settings {
         self.followers.validate(&mut found);
         #[cfg(feature = "service")]
         reactions::validate(&self.reactions, &mut found);
+        #[cfg(feature = "service")]
+        streams::validate(&self.streams, &mut found);
+        #[cfg(feature = "service")]
+        self.pix.validate(&mut found);
         self.auth.validate(&mut found);
         self.log.validate(&mut found);
         self.shutdown.validate(&mut found);

@@ -141,6 +141,8 @@ pub const WIDEST: ItemLimits = ItemLimits {
     max_depth: 512,
     max_field_bytes: 1_280,
     accept_days: 36_500,
+    // Checked where the event entered, and again where it becomes a message.
+    pix: None,
 };
 
 /// Validates an event from a frame. Any publisher on the queue can set the frame header, so a

@@ -14,6 +14,7 @@ pub mod id;
 pub mod item;
 pub mod json;
 pub mod outcome;
+pub mod pix;
 pub mod read_waiters;
 pub mod shards;
 

@@ -24,12 +24,14 @@ pub enum Cause {
     DeliveryLimit,
     /// A follower of the log cannot apply it. The event itself is in the log.
     Follower,
+    /// Collectors were handed it too often without an acknowledgement. The event itself is in the log.
+    Undeliverable,
     /// It was on the dead-letter queue without a cause that this release knows.
     Unknown,
 }
 
 impl Cause {
-    pub const ALL: [Cause; 11] = [
+    pub const ALL: [Cause; 12] = [
         Cause::Malformed,
         Cause::Invalid,
         Cause::Poison,
@@ -40,6 +42,7 @@ impl Cause {
         Cause::Rejected,
         Cause::DeliveryLimit,
         Cause::Follower,
+        Cause::Undeliverable,
         Cause::Unknown,
     ];
 
@@ -56,8 +59,14 @@ impl Cause {
             Cause::Rejected => "rejected",
             Cause::DeliveryLimit => "delivery_limit",
             Cause::Follower => "follower",
+            Cause::Undeliverable => "undeliverable",
             Cause::Unknown => "unknown",
         }
+    }
+
+    /// Whether the event is in the log, and a replay hands it to its follower again.
+    pub fn is_of_follower(self) -> bool {
+        matches!(self, Cause::Follower | Cause::Undeliverable)
     }
 
     /// The reverse of [`Cause::as_str`].

@@ -70,6 +70,11 @@ pub trait Projection: Send + Sync + 'static {
         events: &[LoggedEvent],
     ) -> Result<(), EffectError>;
 
+    /// Whether what was applied can be undone. If not, a rebuild is refused.
+    fn can_rebuild(&self) -> bool {
+        true
+    }
+
     /// Undoes all that was applied, for a rebuild from the beginning.
     ///
     /// # Errors

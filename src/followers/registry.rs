@@ -84,7 +84,13 @@ impl Work {
     /// What is declared when it starts; `None` if that is done elsewhere.
     pub(super) fn declaration(&self) -> Option<Declaration> {
         let (subscription, kind) = match self {
-            Work::Project(projection) => (projection.subscription(), FollowerKind::Transactional),
+            Work::Project(projection) => {
+                let kind = match projection.can_rebuild() {
+                    true => FollowerKind::Transactional,
+                    false => FollowerKind::Permanent,
+                };
+                (projection.subscription(), kind)
+            }
             Work::Send(outlet) => (outlet.subscription(), FollowerKind::External),
             Work::Drive(_) => return None,
         };

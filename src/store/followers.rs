@@ -100,6 +100,8 @@ impl FollowerState {
 pub enum FollowerKind {
     /// Both change in one transaction: every event is applied exactly once.
     Transactional,
+    /// As [`FollowerKind::Transactional`], but what was applied cannot be undone, so it is not rebuilt.
+    Permanent,
     /// The position changes after the effect: every event is sent at least once.
     External,
     /// A lane of a reaction: the position changes behind what is decided.
@@ -110,6 +112,7 @@ impl FollowerKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             FollowerKind::Transactional => "transactional",
+            FollowerKind::Permanent => "permanent",
             FollowerKind::External => "external",
             FollowerKind::Reaction => "reaction",
         }
@@ -117,6 +120,7 @@ impl FollowerKind {
 
     pub(super) fn parse(word: &str) -> Self {
         match word {
+            "permanent" => FollowerKind::Permanent,
             "external" => FollowerKind::External,
             "reaction" => FollowerKind::Reaction,
             _ => FollowerKind::Transactional,
@@ -214,6 +218,12 @@ impl FollowerRecord {
             )),
             FollowerCommand::Resume if self.state == FollowerState::Running => {
                 Some(format!("follower {name} is running"))
+            }
+            FollowerCommand::Rebuild { .. } if self.kind == FollowerKind::Permanent => {
+                Some(format!(
+                    "follower {name} is not rebuilt, since what it has applied cannot be undone; declare one with \
+                 another name"
+                ))
             }
             FollowerCommand::Rebuild {
                 accept_truncated: false,

@@ -21,6 +21,7 @@ pub mod runs;
 pub mod shard_layout;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod streams;
 mod times;
 pub mod transaction;
 
@@ -38,6 +39,7 @@ pub use reactions::ReactionStore;
 pub use retention::RetentionStore;
 pub use runs::RunStore;
 pub use shard_layout::ShardLayoutStore;
+pub use streams::StreamStore;
 
 /// What became of one row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +170,7 @@ pub trait Store:
     + DeadLetterStore
     + LeaseStore
     + RetentionStore
+    + StreamStore
 {
 }
 
@@ -180,5 +183,6 @@ impl<T> Store for T where
         + DeadLetterStore
         + LeaseStore
         + RetentionStore
+        + StreamStore
 {
 }

@@ -26,6 +26,7 @@ const LIMITS: ItemLimits = ItemLimits {
     max_depth: 16,
     max_field_bytes: 256,
     accept_days: 400,
+    pix: None,
 };
 
 /// JSON texts, many of them at the edges of what stores take, some of them broken.

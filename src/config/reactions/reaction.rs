@@ -273,7 +273,7 @@ fn section<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     }
 }
 
-/// Checks the name of a reaction or a schedule. The key of the error is `name`.
+/// Checks the name of a reaction, a schedule or a stream. The key of the error is `name`.
 pub(in crate::config) fn check_name(name: &str) -> Result<(), Invalid> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if name.len() <= MAX_NAME

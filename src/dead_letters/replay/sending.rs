@@ -101,7 +101,7 @@ impl Replayer {
         dry_run: bool,
     ) -> Vec<Option<ReplayOutcome>> {
         let is_follower = |letter: &DeadLetterSummary| {
-            Cause::parse(&letter.failure.cause) == Some(Cause::Follower)
+            Cause::parse(&letter.failure.cause).is_some_and(Cause::is_of_follower)
         };
         let letters: Vec<Replayed> = page
             .iter()
@@ -112,19 +112,34 @@ impl Replayer {
             })
             .collect();
         let requested = match letters.is_empty() || dry_run {
-            true => Ok(letters.iter().map(|letter| letter.id).collect()),
+            true => Ok(Vec::new()),
             false => self.followers.request_replays(&letters).await,
         };
-        let fate = |letter: &DeadLetterSummary| match &requested {
+        let requested = &requested;
+        let fates = page.iter().map(async |letter| match requested {
             _ if !is_follower(letter) => None,
             Ok(ids) if ids.contains(&letter.id) => Some(ReplayOutcome::HandedOver),
-            Ok(_) => Some(ReplayOutcome::Unreadable(format!(
+            Ok(_) => Some(self.of_follower(letter, dry_run).await),
+            Err(error) => Some(ReplayOutcome::NotNow(error.to_string())),
+        });
+        join_all(fates).await
+    }
+
+    /// What becomes of a follower's letter that it does not have.
+    async fn of_follower(&self, letter: &DeadLetterSummary, dry_run: bool) -> ReplayOutcome {
+        match self.letters.get_letter(letter.id).await {
+            Ok(Some(whole)) if !whole.headers.contains_key("position") => {
+                let reason = "its event was no longer in the log when it failed";
+                ReplayOutcome::Unreadable(reason.to_owned())
+            }
+            Ok(Some(_)) if dry_run => ReplayOutcome::HandedOver,
+            Ok(Some(_)) => ReplayOutcome::Unreadable(format!(
                 "there is no follower {}, or the letter has changed",
                 letter.origin
-            ))),
-            Err(error) => Some(ReplayOutcome::NotNow(error.to_string())),
-        };
-        page.iter().map(fate).collect()
+            )),
+            Ok(None) => ReplayOutcome::Gone,
+            Err(error) => ReplayOutcome::NotNow(error.to_string()),
+        }
     }
 
     /// Reads a letter again.

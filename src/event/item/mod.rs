@@ -5,6 +5,7 @@ mod raw;
 mod rules;
 mod values;
 
+use super::pix::{self, PixMessage};
 use super::{Event, Source};
 use chrono::{DateTime, SubsecRound, Utc};
 use rules::MAX_REPORTED;
@@ -150,6 +151,12 @@ pub fn check<'a>(
         .and_then(|data| data_value(data.as_deref().or(raw.event_data), limits.max_depth))
         .map_err(|reason| flaws.push(FieldError::new("eventData", reason)))
         .ok();
+    if let (Some(rules), Some(pix::EVENT_TYPE), Some(data)) =
+        (limits.pix, event_type.as_deref(), &event_data)
+        && let Err(found) = PixMessage::parse(data.get(), rules)
+    {
+        flaws.extend(found);
+    }
     match (flaws.is_empty(), event_type, event_data) {
         (true, Some(event_type), Some(event_data)) => Ok(Fields {
             id: id.map(Cow::into_owned),
@@ -229,6 +236,7 @@ mod tests {
         max_depth: 16,
         max_field_bytes: 32,
         accept_days: 400,
+        pix: None,
     };
 
     fn flaws(text: &str) -> Vec<(String, String)> {

@@ -1,5 +1,6 @@
 //! The rules of an item, and the error of a field that breaks one.
 
+use crate::event::pix::PixRules;
 use serde::{Deserialize, Serialize};
 
 /// Errors of one kind that are reported of an item one by one.
@@ -14,6 +15,8 @@ pub struct ItemLimits {
     pub max_field_bytes: usize,
     /// How many days back the day inside a UUIDv7 id may lie.
     pub accept_days: u32,
+    /// What the data of Pix messages is checked for; `None` if it is not.
+    pub pix: Option<PixRules>,
 }
 
 /// What an item must satisfy besides its limits; depends on the source.

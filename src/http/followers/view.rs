@@ -101,6 +101,7 @@ pub struct FollowerView {
 #[schema(rename_all = "lowercase", as = FollowerKind)]
 pub enum KindWord {
     Transactional,
+    Permanent,
     External,
     /// A lane of a reaction.
     Reaction,

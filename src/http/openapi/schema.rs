@@ -108,6 +108,7 @@ pub enum CauseWord {
     Rejected,
     DeliveryLimit,
     Follower,
+    Undeliverable,
     Unknown,
 }
 

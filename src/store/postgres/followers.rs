@@ -38,7 +38,8 @@ const REQUEST: &str = "\
         JOIN unnest($1::uuid[], $2::timestamptz[]) AS sent (id, failed_at) \
             ON letter.id = sent.id AND letter.failed_at = sent.failed_at \
         JOIN followers AS follower ON follower.name = letter.origin \
-        WHERE letter.cause = 'follower' AND letter.state = 'dead' \
+        WHERE letter.cause IN ('follower', 'undeliverable') AND letter.state = 'dead' \
+          AND letter.headers->>'position' IS NOT NULL \
         ORDER BY letter.id FOR UPDATE OF letter \
     ), requested AS ( \
         INSERT INTO follower_replays (letter, follower, position, event) \

@@ -31,6 +31,9 @@ const COUNTING: usize = 1;
 /// records and commands to them.
 const SEQUENCING: usize = 2;
 
+/// Connections for the calls of collectors, none of which is held while a collector waits.
+const COLLECTING: usize = 4;
+
 /// How long the server may take to be told that a query was abandoned.
 const CANCEL: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,7 @@ pub(super) struct Pools {
     readers: diesel_pool::Pool<AsyncPgConnection>,
     followers: diesel_pool::Pool<AsyncPgConnection>,
     sequencing: diesel_pool::Pool<AsyncPgConnection>,
+    collecting: diesel_pool::Pool<AsyncPgConnection>,
     config: Config,
     connector: Option<MakeRustlsConnect>,
     acquire_timeout: Duration,
@@ -82,6 +86,12 @@ impl Pools {
                 followers_config(&maintenance),
                 connector.clone(),
             )?,
+            collecting: readers(
+                options,
+                COLLECTING,
+                collecting_config(&maintenance),
+                connector.clone(),
+            )?,
             connector,
             acquire_timeout: options.acquire_timeout,
             connect_timeout: options.connect_timeout,
@@ -95,6 +105,7 @@ impl Pools {
         self.readers.retain(|_, _| false);
         self.followers.retain(|_, _| false);
         self.sequencing.retain(|_, _| false);
+        self.collecting.retain(|_, _| false);
     }
 
     /// Does `work` on a writing connection.
@@ -133,6 +144,23 @@ impl Pools {
     ) -> Result<T, StoreError> {
         self.lend(
             &self.sequencing,
+            cannot_connect_diesel,
+            async |connection| {
+                work(&mut *connection)
+                    .await
+                    .map_err(StoreError::postgres_read)
+            },
+        )
+        .await
+    }
+
+    /// Does the `work` of a collector's call.
+    pub(super) async fn collect<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
+    ) -> Result<T, StoreError> {
+        self.lend(
+            &self.collecting,
             cannot_connect_diesel,
             async |connection| {
                 work(&mut *connection)
@@ -307,6 +335,20 @@ fn maintenance_config(config: &Config, lease_ttl: Duration) -> Config {
     let options = config.get_options().unwrap_or_default();
     let limit = lease_ttl.min(IDLE).as_millis();
     let options = format!("{options} -c idle_in_transaction_session_timeout={limit}");
+    config.options(options);
+    config
+}
+
+/// Collectors' statements are small, and all of them go by an index. They are planned once: a plan costs more than what
+/// most of them do. What the statistics say of a table that is empty one minute and full of one key the next would have
+/// the tables read whole, or the statements compiled.
+fn collecting_config(config: &Config) -> Config {
+    let mut config = config.clone();
+    let options = config.get_options().unwrap_or_default();
+    let options = format!(
+        "{options} -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off \
+         -c default_transaction_isolation=read\\ committed"
+    );
     config.options(options);
     config
 }

@@ -146,3 +146,19 @@ diesel::table! {
         decided_to -> Nullable<BigInt>,
     }
 }
+
+diesel::table! {
+    streams (id) {
+        id -> Integer,
+        name -> Text,
+        declared_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    pix_messages (id) {
+        id -> BigInt,
+        end_to_end_id -> Text,
+        event_id -> Uuid,
+    }
+}

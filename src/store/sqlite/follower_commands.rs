@@ -8,7 +8,6 @@ use super::follower_records::{day, floor, record, store_position};
 use super::leases;
 use super::read;
 use super::schema::{dead_letters as letters, follower_replays as replays, followers};
-use crate::event::Cause;
 use crate::store::commit_log::Position;
 use crate::store::dead_letters::{DeadLetterState, Replayed};
 use crate::store::followers::{Commanded, FollowerCommand, FollowerState, LogState};
@@ -95,7 +94,7 @@ pub(super) fn request(
             continue;
         };
         let follower = followers::table.find(&letter.origin);
-        let current = letter.cause() == Cause::Follower
+        let current = letter.cause().is_of_follower()
             && letter.state == DeadLetterState::Dead
             && letter.failure.at == sent.failed_at
             && diesel::select(exists(follower)).get_result::<bool>(connection)?;

@@ -15,6 +15,7 @@ mod follower_steps;
 mod followers;
 mod leases;
 mod migrate;
+mod pix;
 pub(super) mod processed;
 mod reaction_commands;
 mod reaction_queue;
@@ -30,6 +31,9 @@ mod run_positions;
 mod run_retention;
 mod runs;
 mod schema;
+mod stream_calls;
+pub(super) mod stream_messages;
+mod streams;
 mod write;
 mod writer;
 

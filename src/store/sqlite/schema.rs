@@ -195,3 +195,101 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(reactions, reaction_runs);
+
+diesel::table! {
+    streams (id) {
+        id -> Integer,
+        name -> Text,
+        declared_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    stream_secret (secret) {
+        secret -> Binary,
+    }
+}
+
+diesel::table! {
+    stream_messages (stream, key, number) {
+        stream -> Integer,
+        key -> Text,
+        number -> BigInt,
+        event_id -> Binary,
+        order_key -> Nullable<Text>,
+        body -> Text,
+        since -> BigInt,
+    }
+}
+
+diesel::table! {
+    stream_sessions (id) {
+        id -> BigInt,
+        stream -> Integer,
+        key -> Text,
+        slot -> Integer,
+        started_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    stream_answers (id) {
+        id -> BigInt,
+        stream -> Integer,
+        key -> Text,
+        session -> Nullable<BigInt>,
+        n -> Integer,
+        handed -> Text,
+        cursor -> BigInt,
+        expires_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    stream_returned (stream, key, number) {
+        stream -> Integer,
+        key -> Text,
+        number -> BigInt,
+        order_key -> Nullable<Text>,
+        deliveries -> Integer,
+        due -> BigInt,
+    }
+}
+
+diesel::table! {
+    stream_parked (stream, key, order_key, number) {
+        stream -> Integer,
+        key -> Text,
+        order_key -> Text,
+        number -> BigInt,
+    }
+}
+
+diesel::table! {
+    clients (id) {
+        id -> BigInt,
+        name -> Text,
+        document -> Text,
+        ispb -> Text,
+        branch -> Text,
+        account -> Text,
+        account_type -> Text,
+    }
+}
+
+diesel::table! {
+    pix_messages (id) {
+        id -> BigInt,
+        end_to_end_id -> Text,
+        event_id -> Binary,
+        payer_id -> BigInt,
+        receiver_id -> BigInt,
+        amount_cents -> BigInt,
+        free_text -> Text,
+        tx_id -> Text,
+        paid_at -> BigInt,
+        recorded_at -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(stream_answers, stream_sessions);

@@ -1,5 +1,6 @@
 //! What every store promises, run against each of them.
 
+mod collecting;
 mod duplicates;
 mod followers;
 mod following;
@@ -8,6 +9,7 @@ mod letters;
 mod listing;
 mod marking;
 mod numbering;
+mod pix_messages;
 mod postgres;
 mod reacting;
 mod reactions;
@@ -17,6 +19,13 @@ mod run_commands;
 mod run_retention;
 mod runs;
 mod sqlite;
+mod stream_letters;
+mod stream_levels;
+mod stream_model;
+mod stream_order;
+mod stream_random;
+mod stream_rivals;
+mod streams;
 mod writing;
 
 pub use following::follow;

@@ -1,0 +1,11 @@
+DROP TABLE pix_messages;
+DROP TABLE clients;
+DROP TABLE stream_parked;
+DROP TABLE stream_returned;
+DROP TABLE stream_answers;
+DROP SEQUENCE stream_session_ids;
+DROP TABLE stream_sessions;
+DROP TABLE stream_messages;
+DROP TABLE stream_secret;
+DROP TABLE streams;
+UPDATE eclusa_schema SET version = 9;

@@ -1,0 +1,469 @@
+//! The calls of a place: its holdings are read under its lock, and what [`decide`] decides is written.
+
+use super::prepared::Prepare;
+use super::stream_messages;
+use super::transactions::in_transaction;
+use crate::store::rows::TimeColumn;
+use crate::store::streams::decision::{Decision, Verdict};
+use crate::store::streams::holdings::{Candidate, Handed, Holdings, Session};
+use crate::store::streams::ledger::decide;
+use crate::store::streams::{Call, Called, Place, StreamRules, Which};
+use chrono::{DateTime, Utc};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as UuidType,
+};
+use diesel::{QueryResult, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use std::collections::{HashMap, HashSet};
+
+/// Messages behind the cursor that are looked at for one call of an ordered stream: some may have to wait.
+const AHEAD: usize = 50;
+/// Messages of an order key that may be handed out again at a time.
+const PROMOTED: i64 = 10;
+
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($2, $1))";
+
+const HOLDINGS: &str = "\
+    SELECT place.now, place.id AS cursor_row, coalesce(place.cursor, 0) AS cursor, \
+           session.id AS session, session.slot, session.state_row, session.n, session.numbers, session.deliveries, \
+           session.expires_at \
+    FROM (SELECT clock_timestamp() AS now, newest.id, newest.cursor \
+          FROM (VALUES (1)) AS one LEFT JOIN LATERAL \
+               (SELECT id, cursor FROM stream_answers WHERE stream = $1 AND key = $2 \
+                ORDER BY id DESC LIMIT 1) AS newest ON true) AS place \
+    LEFT JOIN LATERAL ( \
+        SELECT s.id, s.slot, a.id AS state_row, a.n, a.numbers, a.deliveries, a.expires_at \
+        FROM stream_sessions AS s CROSS JOIN LATERAL \
+             (SELECT * FROM stream_answers WHERE session = s.id ORDER BY id DESC LIMIT 1) AS a \
+        WHERE s.stream = $1 AND s.key = $2) AS session ON true";
+
+#[derive(diesel::QueryableByName)]
+struct HoldingsRow {
+    #[diesel(sql_type = Timestamptz)]
+    now: TimeColumn,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    cursor_row: Option<i64>,
+    #[diesel(sql_type = BigInt)]
+    cursor: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    session: Option<i64>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    slot: Option<i32>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    state_row: Option<i64>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    n: Option<i32>,
+    #[diesel(sql_type = Nullable<Array<BigInt>>)]
+    numbers: Option<Vec<i64>>,
+    #[diesel(sql_type = Nullable<Array<Integer>>)]
+    deliveries: Option<Vec<i32>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    expires_at: Option<TimeColumn>,
+}
+
+impl HoldingsRow {
+    fn session(self) -> Option<Session> {
+        let numbers = self.numbers?.into_iter().zip(self.deliveries?);
+        Some(Session {
+            id: self.session?,
+            slot: self.slot?.unsigned_abs(),
+            row: self.state_row?,
+            n: self.n?,
+            handed: numbers
+                .map(|(number, deliveries)| Handed {
+                    number,
+                    deliveries: deliveries.unsigned_abs(),
+                    order_key: None,
+                })
+                .collect(),
+            expires_at: self.expires_at?.0,
+        })
+    }
+}
+
+/// Of an order key, nothing is a candidate behind one that is not due, or while another session has some of it.
+const CANDIDATES: &str = "\
+    (SELECT r.number, r.deliveries, r.order_key, true AS returned FROM stream_returned AS r \
+     WHERE r.stream = $1 AND r.key = $2 AND r.due <= $5 AND (r.order_key = ANY ($6)) IS NOT TRUE \
+       AND NOT EXISTS (SELECT FROM stream_returned AS before \
+                       WHERE r.order_key IS NOT NULL AND before.stream = $1 AND before.key = $2 \
+                         AND before.order_key = r.order_key AND before.number < r.number AND before.due > $5) \
+     ORDER BY r.number LIMIT $4) \
+    UNION ALL \
+    (SELECT number, 0, order_key, false FROM stream_messages \
+     WHERE stream = $1 AND key = $2 AND number > $3 ORDER BY number LIMIT $4)";
+
+#[derive(diesel::QueryableByName)]
+struct CandidateRow {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+    #[diesel(sql_type = Integer)]
+    deliveries: i32,
+    #[diesel(sql_type = Nullable<Text>)]
+    order_key: Option<String>,
+    #[diesel(sql_type = Bool)]
+    returned: bool,
+}
+
+const RETURNED_KEYS: &str = "\
+    SELECT keys.key AS order_key FROM unnest($3::text[]) AS keys (key) WHERE coalesce( \
+        (SELECT true FROM stream_returned WHERE stream = $1 AND key = $2 AND order_key = keys.key LIMIT 1), \
+        (SELECT true FROM stream_parked WHERE stream = $1 AND key = $2 AND order_key = keys.key LIMIT 1), false)";
+
+#[derive(diesel::QueryableByName)]
+struct KeyRow {
+    #[diesel(sql_type = Text)]
+    order_key: String,
+}
+
+const ORDER_KEYS: &str = "\
+    SELECT number, order_key FROM stream_messages \
+    WHERE stream = $1 AND key = $2 AND number = ANY ($3) AND order_key IS NOT NULL";
+
+#[derive(diesel::QueryableByName)]
+struct NumberKeyRow {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+    #[diesel(sql_type = Text)]
+    order_key: String,
+}
+
+const NAMED: &str = "\
+    SELECT number FROM stream_messages \
+    WHERE stream = $1 AND key = $2 AND number = ANY ($3) AND event_id = ANY ($4)";
+
+#[derive(diesel::QueryableByName)]
+struct NumberRow {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+}
+
+const NEW_SESSION: &str = "SELECT nextval('stream_session_ids') AS number";
+
+/// Does what is asked of a place.
+pub(super) async fn call(
+    connection: &mut AsyncPgConnection,
+    place: &Place,
+    call: &Call,
+    rules: &StreamRules,
+) -> QueryResult<Called> {
+    in_transaction(connection, async |connection| {
+        of_place(LOCK, place).execute(connection).await?;
+        let loaded = load(connection, place, call, rules).await?;
+        let id = match call {
+            Call::Start { .. } => {
+                let next: NumberRow = sql_query(NEW_SESSION)
+                    .prepared()
+                    .get_result(connection)
+                    .await?;
+                next.number
+            }
+            _ => 0,
+        };
+        let decision = decide(loaded.holdings, call, rules, loaded.now, id);
+        let row = store(connection, place, &decision, loaded.replaced, loaded.now).await?;
+        let messages = match &decision.verdict {
+            Verdict::Messages { handed, .. } => {
+                stream_messages::bodies(connection, place, handed).await?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Called::of(&decision, messages, row))
+    })
+    .await
+}
+
+fn of_place<'a>(
+    statement: &'static str,
+    place: &'a Place,
+) -> super::prepared::Prepared<
+    diesel::query_builder::BoxedSqlQuery<'a, diesel::pg::Pg, diesel::query_builder::SqlQuery>,
+> {
+    sql_query(statement)
+        .into_boxed()
+        .bind::<Integer, _>(place.stream)
+        .bind::<Text, _>(&place.key)
+        .prepared()
+}
+
+struct Loaded {
+    now: DateTime<Utc>,
+    holdings: Holdings,
+    replaced: Replaced,
+}
+
+/// Rows that say what a new one will say anew.
+struct Replaced {
+    of_sessions: HashMap<i64, i64>,
+    /// The newest of the key, which has the cursor.
+    cursor: Option<i64>,
+}
+
+async fn load(
+    connection: &mut AsyncPgConnection,
+    place: &Place,
+    call: &Call,
+    rules: &StreamRules,
+) -> QueryResult<Loaded> {
+    let rows: Vec<HoldingsRow> = of_place(HOLDINGS, place).load(connection).await?;
+    let mut holdings = Holdings::default();
+    let (mut now, mut cursor_row) = (Utc::now(), None);
+    for row in rows {
+        (now, cursor_row, holdings.cursor) = (row.now.0, row.cursor_row, row.cursor);
+        holdings.sessions.extend(row.session());
+    }
+    let replaced = Replaced {
+        of_sessions: holdings
+            .sessions
+            .iter()
+            .map(|session| (session.id, session.row))
+            .collect(),
+        cursor: cursor_row,
+    };
+    if rules.ordered {
+        order_keys(connection, place, &mut holdings).await?;
+    }
+    match call {
+        Call::Start { limit } | Call::Next { limit, .. } => {
+            let held = holdings.held_by_others(call, now);
+            candidates(connection, place, *limit, rules, now, held, &mut holdings).await?;
+        }
+        Call::Refuse {
+            which: Which::Events(ids),
+            ..
+        } => {
+            let rows: Vec<NumberRow> = sql_query(NAMED)
+                .bind::<Integer, _>(place.stream)
+                .bind::<Text, _>(&place.key)
+                .bind::<Array<BigInt>, _>(handed_numbers(&holdings))
+                .bind::<Array<UuidType>, _>(ids)
+                .prepared()
+                .load(connection)
+                .await?;
+            holdings.named = rows.into_iter().map(|row| row.number).collect();
+        }
+        _ => {}
+    }
+    Ok(Loaded {
+        now,
+        holdings,
+        replaced,
+    })
+}
+
+fn handed_numbers(holdings: &Holdings) -> Vec<i64> {
+    let sessions = holdings.sessions.iter();
+    sessions
+        .flat_map(|session| session.handed.iter().map(|one| one.number))
+        .collect()
+}
+
+async fn order_keys(
+    connection: &mut AsyncPgConnection,
+    place: &Place,
+    holdings: &mut Holdings,
+) -> QueryResult<()> {
+    let rows: Vec<NumberKeyRow> = sql_query(ORDER_KEYS)
+        .bind::<Integer, _>(place.stream)
+        .bind::<Text, _>(&place.key)
+        .bind::<Array<BigInt>, _>(handed_numbers(holdings))
+        .prepared()
+        .load(connection)
+        .await?;
+    let keys: HashMap<i64, String> = rows
+        .into_iter()
+        .map(|row| (row.number, row.order_key))
+        .collect();
+    for session in &mut holdings.sessions {
+        for one in &mut session.handed {
+            one.order_key = keys.get(&one.number).cloned();
+        }
+    }
+    Ok(())
+}
+
+async fn candidates(
+    connection: &mut AsyncPgConnection,
+    place: &Place,
+    limit: usize,
+    rules: &StreamRules,
+    now: DateTime<Utc>,
+    held: Vec<String>,
+    holdings: &mut Holdings,
+) -> QueryResult<()> {
+    let limit = if rules.ordered {
+        AHEAD.max(limit)
+    } else {
+        limit
+    };
+    let rows: Vec<CandidateRow> = sql_query(CANDIDATES)
+        .bind::<Integer, _>(place.stream)
+        .bind::<Text, _>(&place.key)
+        .bind::<BigInt, _>(holdings.cursor)
+        .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Text>, _>(held)
+        .prepared()
+        .load(connection)
+        .await?;
+    for row in rows {
+        let candidate = Candidate {
+            number: row.number,
+            deliveries: row.deliveries.unsigned_abs(),
+            order_key: row.order_key.filter(|_| rules.ordered),
+        };
+        match row.returned {
+            true => holdings.returned.push(candidate),
+            false => holdings.fresh.push(candidate),
+        }
+    }
+    let keys: HashSet<&str> = holdings
+        .fresh
+        .iter()
+        .filter_map(|one| one.order_key.as_deref())
+        .collect();
+    if !keys.is_empty() {
+        let rows: Vec<KeyRow> = sql_query(RETURNED_KEYS)
+            .bind::<Integer, _>(place.stream)
+            .bind::<Text, _>(&place.key)
+            .bind::<Array<Text>, _>(Vec::from_iter(keys))
+            .prepared()
+            .load(connection)
+            .await?;
+        holdings.returned_keys = rows.into_iter().map(|row| row.order_key).collect();
+    }
+    Ok(())
+}
+
+const END: &str = "DELETE FROM stream_sessions WHERE id = ANY ($1)";
+
+const STORE: &str = "\
+    WITH begun AS ( \
+        INSERT INTO stream_sessions (id, stream, key, slot) \
+        SELECT $3::bigint, $1, $2, $4::integer WHERE $3 IS NOT NULL \
+    ), acknowledged AS ( \
+        DELETE FROM stream_messages WHERE stream = $1 AND key = $2 AND number = ANY ($5) \
+    ), taken AS ( \
+        DELETE FROM stream_returned WHERE stream = $1 AND key = $2 AND number = ANY ($6) \
+    ), returned AS ( \
+        INSERT INTO stream_returned (stream, key, number, order_key, deliveries, due) \
+        SELECT $1, $2, number, order_key, deliveries, due \
+        FROM unnest($7::bigint[], $8::text[], $9::integer[], $10::timestamptz[]) \
+             AS returned (number, order_key, deliveries, due) \
+    ), parked AS ( \
+        INSERT INTO stream_parked (stream, key, number, order_key) \
+        SELECT $1, $2, number, order_key FROM unnest($19::bigint[], $20::text[]) AS parked (number, order_key) \
+    ), replaced AS ( \
+        DELETE FROM stream_answers WHERE id = ANY ($11) \
+    ), answer AS ( \
+        INSERT INTO stream_answers (stream, key, session, n, numbers, deliveries, cursor, expires_at) \
+        SELECT $1, $2, $12::bigint, $13::integer, $14::bigint[], $15::integer[], $16::bigint, $17::timestamptz \
+        WHERE $18 RETURNING id \
+    ) \
+    SELECT id AS number FROM answer";
+
+/// Those of an order key that wait for earlier ones, when none of it is handed out any more. They are due no sooner than
+/// the earlier ones.
+const PROMOTE: &str = "\
+    WITH first AS MATERIALIZED ( \
+        SELECT released.key AS order_key, parked.number, \
+               (SELECT max(due) FROM stream_returned \
+                WHERE stream = $1 AND key = $2 AND order_key = released.key) AS due \
+        FROM unnest($3::text[]) AS released (key) CROSS JOIN LATERAL ( \
+            SELECT number FROM stream_parked WHERE stream = $1 AND key = $2 AND order_key = released.key \
+            ORDER BY number LIMIT $4) AS parked \
+    ), gone AS ( \
+        DELETE FROM stream_parked WHERE stream = $1 AND key = $2 AND order_key = ANY ($3) \
+           AND number = ANY (ARRAY(SELECT number FROM first)) \
+    ) \
+    INSERT INTO stream_returned (stream, key, number, order_key, deliveries, due) \
+    SELECT $1, $2, number, order_key, 0, greatest($5, due) FROM first";
+
+/// Writes what was decided, and returns the number of the new row.
+async fn store(
+    connection: &mut AsyncPgConnection,
+    place: &Place,
+    decision: &Decision,
+    replaced: Replaced,
+    now: DateTime<Utc>,
+) -> QueryResult<Option<i64>> {
+    stream_messages::bury(connection, place, &decision.undeliverable).await?;
+    if !decision.ended.is_empty() {
+        sql_query(END)
+            .bind::<Array<BigInt>, _>(&decision.ended)
+            .prepared()
+            .execute(connection)
+            .await?;
+    }
+    let (returned, parked) = (&decision.returned, &decision.parked);
+    let key = |one: &Handed| one.order_key.clone();
+    let answer = decision.answer.as_ref();
+    let handed = answer.map(|answer| answer.handed.as_slice());
+    let handed = handed.unwrap_or_default();
+    let row: Option<NumberRow> = {
+        let rows: Vec<NumberRow> = sql_query(STORE)
+            .bind::<Integer, _>(place.stream)
+            .bind::<Text, _>(&place.key)
+            .bind::<Nullable<BigInt>, _>(decision.begun.map(|(id, _)| id))
+            .bind::<Nullable<Integer>, _>(decision.begun.map(|(_, slot)| count(slot)))
+            .bind::<Array<BigInt>, _>(&decision.acknowledged)
+            .bind::<Array<BigInt>, _>(&decision.taken)
+            .bind::<Array<BigInt>, _>(Vec::from_iter(returned.iter().map(|r| r.message.number)))
+            .bind::<Array<Nullable<Text>>, _>(Vec::from_iter(
+                returned.iter().map(|one| key(&one.message)),
+            ))
+            .bind::<Array<Integer>, _>(Vec::from_iter(
+                returned.iter().map(|one| count(one.message.deliveries)),
+            ))
+            .bind::<Array<Timestamptz>, _>(Vec::from_iter(returned.iter().map(|one| one.due)))
+            .bind::<Array<BigInt>, _>(replaced.by(decision))
+            .bind::<Nullable<BigInt>, _>(answer.map(|answer| answer.session))
+            .bind::<Integer, _>(answer.map_or(0, |answer| answer.n))
+            .bind::<Array<BigInt>, _>(Vec::from_iter(handed.iter().map(|one| one.number)))
+            .bind::<Array<Integer>, _>(Vec::from_iter(
+                handed.iter().map(|one| count(one.deliveries)),
+            ))
+            .bind::<BigInt, _>(decision.cursor)
+            .bind::<Nullable<Timestamptz>, _>(answer.map(|answer| answer.expires_at))
+            .bind::<Bool, _>(decision.has_row())
+            .bind::<Array<BigInt>, _>(Vec::from_iter(parked.iter().map(|one| one.number)))
+            .bind::<Array<Text>, _>(Vec::from_iter(
+                parked.iter().map(|one| one.order_key.as_str()),
+            ))
+            .prepared()
+            .load(connection)
+            .await?;
+        rows.into_iter().next()
+    };
+    if !decision.released.is_empty() {
+        sql_query(PROMOTE)
+            .bind::<Integer, _>(place.stream)
+            .bind::<Text, _>(&place.key)
+            .bind::<Array<Text>, _>(&decision.released)
+            .bind::<BigInt, _>(PROMOTED)
+            .bind::<Timestamptz, _>(now)
+            .prepared()
+            .execute(connection)
+            .await?;
+    }
+    Ok(row.map(|row| row.number))
+}
+
+fn count(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+impl Replaced {
+    /// What the sessions that end and the one that goes on had, and the one with the cursor if it is of no session.
+    fn by(&self, decision: &Decision) -> Vec<i64> {
+        if !decision.has_row() {
+            return Vec::new();
+        }
+        let answering = decision.answer.as_ref().map(|answer| &answer.session);
+        let rows = decision.ended.iter().chain(answering);
+        let rows = rows.filter_map(|session| self.of_sessions.get(session).copied());
+        let of_session = |row: &i64| self.of_sessions.values().any(|one| one == row);
+        rows.chain(self.cursor.filter(|row| !of_session(row)))
+            .collect()
+    }
+}
