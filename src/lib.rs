@@ -81,6 +81,8 @@ pub mod batch;
 pub mod retry;
 #[cfg(feature = "service")]
 pub mod dead_letters;
+#[cfg(feature = "service")]
+pub mod collectors;
 pub mod reactions;
 pub mod followers;
 pub mod maintenance;

@@ -4,8 +4,8 @@ mod cli;
 
 // The library's modules stand at the root here too, so that `crate::` means the same everywhere.
 use eclusa::{
-    app, batch, broker, config, dead_letters, event, followers, http, ingest, logging, reactions,
-    retry, store, supervision,
+    app, batch, broker, collectors, config, dead_letters, event, followers, http, ingest, logging,
+    reactions, retry, store, supervision,
 };
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use crate::broker::connection;
 use crate::broker::connection::{BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
+use crate::collectors::{CollectorActors, Collectors, Polls};
 use crate::config::{LiveSettings, Mode, Settings};
 use crate::consume::message_decoder::MessageDecoder;
 use crate::dead_letters::dead_letter_projector;
@@ -76,6 +77,8 @@ pub struct Flow {
     pub log: Arc<dyn CommitLog>,
     /// The store with every capability.
     pub whole: Arc<dyn Store>,
+    /// Answers collectors.
+    pub polls: Polls,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -90,6 +93,7 @@ pub struct Flow {
     _probes: Vec<Mailbox<BreakerProbe>>,
     _projector: Option<Mailbox<DeadLetterProjector>>,
     _retention: Option<(Mailbox<Leader>, Mailbox<Retention>)>,
+    _collectors: CollectorActors,
 }
 
 impl Flow {
@@ -115,9 +119,11 @@ impl Flow {
             connections: settings.followers.connections,
         };
         let followers = reactions.declare(&whole, followers, &metrics).await?;
+        let (collectors, followers) = Collectors::declare(&settings, &whole, followers).await?;
         let followers = followers
             .start(Arc::clone(&whole), options, &starter)
             .await?;
+        let (polls, collectors) = collectors.start(&whole, &followers.watch, &starter);
         let bytes = usize::try_from(settings.ingest.max_in_flight.as_u64()).unwrap_or(usize::MAX);
         let budget = Budget::new(bytes);
         let read_waiters = ReadWaiters::default();
@@ -218,6 +224,7 @@ impl Flow {
             follower_store: whole.clone(),
             log: whole.clone(),
             whole,
+            polls,
             budget,
             health: starter.health,
             lifecycle: starter.lifecycle,
@@ -228,6 +235,7 @@ impl Flow {
             _probes: probes,
             _projector: projector,
             _retention: retention,
+            _collectors: collectors,
         })
     }
 

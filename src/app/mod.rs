@@ -184,6 +184,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             follower_store: Arc::clone(&shared.follower_store),
             log: Arc::clone(&shared.log),
             whole: Arc::clone(&shared.whole),
+            polls: shared.polls.clone(),
             budget: shared.budget.clone(),
             health: shared.health.clone(),
             lifecycle: shared.lifecycle.clone(),
@@ -193,6 +194,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             .app_data(web::Data::new(state))
             .configure(|config| http::routes(config, &shared.metrics))
     })
+    .on_connect(http::connection::remember)
     .workers(workers)
     .max_connections(settings.http.max_connections.div_ceil(workers))
     .client_request_timeout(settings.http.request_timeout)

@@ -1,6 +1,7 @@
 //! `eclusa config`
 
 use super::{GlobalArgs, output};
+use crate::collectors;
 use crate::config::auth::Scope;
 use crate::config::{DEFAULTS, THROUGHPUT};
 use crate::event::frame::rfc3339;
@@ -49,6 +50,7 @@ pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCo
         ConfigCommand::Check => {
             let settings = global.sources(Vec::new()).load()?;
             reactions::handlers::reactions(&settings)?;
+            collectors::Stream::all(&settings)?;
             println!(
                 "The settings are in order; mode {}.",
                 settings.mode().as_str()

@@ -12,6 +12,7 @@ mod progress;
 pub mod reactions;
 pub mod serve;
 mod server;
+pub mod streams;
 mod table;
 
 use crate::app;
@@ -116,6 +117,9 @@ enum Command {
     /// Import, follow and count events
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// List the streams that collectors pull, and end sessions of collectors
+    #[command(subcommand)]
+    Streams(streams::StreamsCommand),
     /// List followers of the log, and pause, resume, rebuild or skip them
     #[command(subcommand)]
     Followers(followers::FollowersCommand),
@@ -159,6 +163,7 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
         Some(Command::Followers(command)) => followers::run(&cli.global, command),
+        Some(Command::Streams(command)) => streams::run(&cli.global, command),
         Some(Command::Reactions(command)) => reactions::run(&cli.global, command),
         Some(Command::Dlq(command)) => dlq::run(&cli.global, command),
         #[cfg(feature = "bench")]

@@ -2,7 +2,7 @@
 
 use super::HttpState;
 use super::problem::Problem;
-use crate::config::auth::Scope;
+use crate::config::auth::{Bound, Scope};
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::{FromRequest, HttpRequest, dev, web};
 use sha2::{Digest, Sha256};
@@ -19,9 +19,36 @@ pub struct Caller {
     pub producer: Arc<str>,
     /// What it may do; `None` without keys in the settings, where every caller may do everything.
     scopes: Option<Vec<Scope>>,
+    /// The one key of streams that it may collect.
+    bound_to: Option<Bound>,
 }
 
 impl Caller {
+    /// Refuses a caller whose API key may not collect the messages of this key of a stream.
+    ///
+    /// # Errors
+    /// 403 with what the API key is bound to.
+    pub fn require_place(&self, stream: &str, key: &str) -> Result<(), Problem> {
+        self.require(Scope::Collect)?;
+        self.require_bound(stream, key)
+    }
+
+    /// Refuses a caller whose API key is bound to another key of a stream.
+    ///
+    /// # Errors
+    /// 403 with what the API key is bound to.
+    pub fn require_bound(&self, stream: &str, key: &str) -> Result<(), Problem> {
+        match &self.bound_to {
+            Some(bound) if bound.stream != stream || bound.key != key => {
+                Err(Problem::forbidden(format!(
+                    "the key {:?} is bound to {} of the stream {}",
+                    self.producer, bound.key, bound.stream
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a caller that lacks the scope.
     ///
     /// # Errors
@@ -45,6 +72,7 @@ impl Caller {
             return Ok(Self {
                 producer: Arc::clone(&settings.ingest.producer),
                 scopes: None,
+                bound_to: None,
             });
         }
         let key = presented(headers).ok_or_else(|| {
@@ -66,6 +94,7 @@ impl Caller {
         Ok(Self {
             producer: Arc::clone(&known.name),
             scopes: Some(known.scopes.clone()),
+            bound_to: known.bound_to(),
         })
     }
 }

@@ -151,7 +151,11 @@ pub async fn post_events(
     })
 }
 
-async fn take(
+/// Makes events durable and answers.
+///
+/// # Errors
+/// 503 if they are not known to be durable.
+pub(super) async fn take(
     state: &HttpState,
     events: Vec<Event>,
     keyed: bool,

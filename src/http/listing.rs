@@ -40,7 +40,7 @@ pub(super) fn work_limit(given: Option<u32>, most: u64) -> Result<Option<u64>, P
 }
 
 /// A limit that lies between 1 and `most`.
-fn check_limit<T>(limit: T, most: T) -> Result<T, Problem>
+pub(super) fn check_limit<T>(limit: T, most: T) -> Result<T, Problem>
 where
     T: PartialOrd + From<u8> + Display,
 {

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 mod commands;
+pub mod connection;
 pub mod dead_letters;
 pub mod followers;
 #[cfg(feature = "failpoints")]
@@ -16,8 +17,10 @@ pub mod problem;
 pub mod queries;
 pub mod reactions;
 mod same_origin;
+pub mod streams;
 
 use crate::batch::writer_partitions::WriterPartitions;
+use crate::collectors::Polls;
 use crate::config::LiveSettings;
 use crate::dead_letters::replay::Replayer;
 use crate::event::budget::Budget;
@@ -69,6 +72,8 @@ pub struct HttpState {
     pub log: Arc<dyn CommitLog>,
     /// The store with every capability, for reactions and their runs.
     pub whole: Arc<dyn Store>,
+    /// Answers collectors.
+    pub polls: Polls,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -127,6 +132,24 @@ fn table(metrics: &Arc<Metrics>) -> Vec<Site> {
         site("/v1/runs/{id}").get(reactions::runs::get),
         site("/v1/runs/{id}/cancel").post(reactions::actions::cancel),
         site("/v1/events/{id}/runs").get(reactions::runs::of_event),
+        site("/api/pix/{ispb}/stream/start").collect(streams::pix::start),
+        site("/api/pix/{ispb}/stream/stop")
+            .collect(streams::pix::stop)
+            .delete(streams::pix::stop),
+        site("/api/pix/{ispb}/stream/{interationId}")
+            .collect(streams::pix::next)
+            .delete(streams::pix::end),
+        site("/api/util/msgs/{ispb}/{number}").post(streams::messages::post_messages),
+        site("/v1/streams").get(streams::list),
+        site("/v1/streams/{stream}").get(streams::get),
+        site("/v1/streams/{stream}/{key}").get(streams::place),
+        site("/v1/streams/{stream}/{key}/release").post(streams::actions::release),
+        site("/v1/streams/{stream}/{key}/start").collect(streams::collect::start),
+        site("/v1/streams/{stream}/{key}/{token}")
+            .collect(streams::collect::next)
+            .delete(streams::collect::end),
+        site("/v1/streams/{stream}/{key}/{token}/nack").post(streams::actions::nack),
+        site("/v1/streams/{stream}/{key}/{token}/extend").post(streams::actions::extend),
         open("/health/live").get(probes::live),
         open("/health/ready").get(probes::ready),
         site("/metrics").get(probes::metrics),
@@ -171,6 +194,23 @@ impl Site {
         Args: FromRequest + 'static,
     {
         self.route(Method::POST, web::post().to(handler))
+    }
+
+    /// Without HEAD: a collector's call hands messages out.
+    fn collect<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args, Output: Responder + 'static>,
+        Args: FromRequest + 'static,
+    {
+        self.route(Method::GET, web::get().to(handler))
+    }
+
+    fn delete<F, Args>(self, handler: F) -> Self
+    where
+        F: Handler<Args, Output: Responder + 'static>,
+        Args: FromRequest + 'static,
+    {
+        self.route(Method::DELETE, web::delete().to(handler))
     }
 
     fn route(mut self, method: Method, route: Route) -> Self {

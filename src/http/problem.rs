@@ -1,5 +1,5 @@
 //! Error responses: `application/problem+json` (RFC 9457). A 4xx is the caller's error, a 5xx the
-//! server's; a 503 always has `Retry-After`.
+//! server's; a 503 and a 429 always have `Retry-After`.
 
 use crate::event::item::FieldError;
 use actix_web::http::StatusCode;
@@ -142,6 +142,11 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid", detail)
     }
 
+    /// 429: as many as are allowed are at it already.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", detail)
+    }
+
     /// 500: a defect of ours.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
@@ -200,7 +205,7 @@ impl ResponseError for Problem {
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.0.status);
         match self.0.status {
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 // Whole seconds, rounded up; zero would ask for a busy loop.
                 let seconds = self.0.retry_after.as_secs_f64().ceil().max(1.0);
                 response.insert_header((RETRY_AFTER, seconds as u64));

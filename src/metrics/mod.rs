@@ -139,6 +139,20 @@ metrics! {
     reaction_attempt_seconds: HistogramVec = "eclusa_reaction_attempt_seconds" ["reaction"] OUTSIDE;
     /// For how long the oldest run has been due that waits in the queue of a reaction, in seconds.
     reaction_oldest_due_seconds: GaugeVec = "eclusa_reaction_oldest_due_seconds" ["reaction"] &[];
+    /// Messages of a stream that wait to be handed out.
+    stream_waiting: IntGaugeVec = "eclusa_stream_waiting_messages" ["stream"] &[];
+    /// Messages of a stream that are handed out and not acknowledged.
+    stream_leased: IntGaugeVec = "eclusa_stream_leased_messages" ["stream"] &[];
+    /// Sessions of collectors, which are slots in use.
+    stream_sessions: IntGaugeVec = "eclusa_stream_sessions" ["stream"] &[];
+    /// For how long the oldest message waits that was never handed out, in seconds.
+    stream_oldest_waiting_seconds: GaugeVec = "eclusa_stream_oldest_waiting_seconds" ["stream"] &[];
+    /// Messages handed out to collectors.
+    stream_delivered: IntCounterVec = "eclusa_stream_delivered_total" ["stream"] &[];
+    /// Messages acknowledged by collectors.
+    stream_acknowledged: IntCounterVec = "eclusa_stream_acknowledged_total" ["stream"] &[];
+    /// Messages handed out that were handed out before.
+    stream_redelivered: IntCounterVec = "eclusa_stream_redelivered_total" ["stream"] &[];
     /// Batches dispatched to a writer, by trigger.
     batches_flushed: IntCounterVec = "eclusa_batches_flushed_total" ["trigger"] &[];
     /// Events in a batch dispatched to a writer.

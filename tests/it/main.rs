@@ -22,6 +22,7 @@ mod chaos;
 mod chaos_minute;
 mod cli;
 mod clock;
+mod collectors;
 mod containers;
 mod dead_letters;
 mod examples;

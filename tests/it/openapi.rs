@@ -59,6 +59,11 @@ async fn run(program: PathBuf, app: &App, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// The stream that the document's examples name.
+fn streams() -> Value {
+    json!([{"name": "orders", "on": ["order.*"], "key": "userId", "wait": "0s"}])
+}
+
 /// The reaction that the document's examples name.
 fn reactions() -> Value {
     json!([{"name": "welcome-mail", "on": ["*"], "log": {}}])
@@ -73,6 +78,9 @@ async fn the_server_does_what_its_document_says() {
     let app = App::builder()
         .embedded(dir.path())
         .set("reactions", reactions())
+        // Many calls ask for messages, and there are none.
+        .set("pix.wait", "0s")
+        .set("streams", streams())
         .start()
         .await;
     app.wait_ready().await;
@@ -95,6 +103,9 @@ async fn the_server_does_what_its_document_says_with_keys() {
             json!([{"name": "root", "hash": hash, "scopes": ["admin"]}]),
         )
         .set("reactions", reactions())
+        // Many calls ask for messages, and there are none.
+        .set("pix.wait", "0s")
+        .set("streams", streams())
         .start()
         .await;
     app.wait_ready().await;

@@ -3,7 +3,7 @@
 pub(super) mod problems;
 pub(super) mod schema;
 
-use crate::http::{dead_letters, followers, ingest, probes, queries, reactions};
+use crate::http::{dead_letters, followers, ingest, probes, queries, reactions, streams};
 use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ContentType};
 use std::sync::LazyLock;
@@ -32,6 +32,8 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         (name = "dead letters", description = "Events and messages that could not be stored"),
         (name = "followers", description = "Readers of the log that have a position of their own"),
         (name = "reactions", description = "Handlers of events, and their runs"),
+        (name = "pix", description = "The Pix message interface"),
+        (name = "streams", description = "Messages that collectors pull"),
         (name = "operation", description = "Probes, metrics, this document")
     ),
     paths(
@@ -59,6 +61,20 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         reactions::actions::resume,
         reactions::actions::remove,
         reactions::actions::cancel,
+        streams::pix::start,
+        streams::pix::next,
+        streams::pix::end,
+        streams::pix::stop,
+        streams::messages::post_messages,
+        streams::list,
+        streams::get,
+        streams::place,
+        streams::collect::start,
+        streams::collect::next,
+        streams::collect::end,
+        streams::actions::nack,
+        streams::actions::extend,
+        streams::actions::release,
         probes::live,
         probes::ready,
         probes::metrics,

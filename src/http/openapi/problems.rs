@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
 /// Every error status, its description and an example of its detail.
-const PROBLEMS: [(u16, &str, &str); 11] = [
+const PROBLEMS: [(u16, &str, &str); 12] = [
     (
         400,
         "The request cannot be understood, or breaks a rule.",
@@ -54,6 +54,11 @@ const PROBLEMS: [(u16, &str, &str); 11] = [
         415,
         "The Content-Type is missing or unknown, or the body is compressed.",
         "content type \"text/csv\" is not read; send application/json or application/x-ndjson",
+    ),
+    (
+        429,
+        "As many as are allowed are at it already. Repeat the request after `Retry-After`.",
+        "00000000 has as many streams as it may; end one, or wait until one lapses",
     ),
     (
         500,
@@ -108,7 +113,7 @@ fn title(status: u16) -> &'static str {
 fn header(status: u16) -> Option<(&'static str, Type, &'static str)> {
     match status {
         401 => Some(("www-authenticate", Type::String, "The scheme: Bearer.")),
-        503 => Some((
+        429 | 503 => Some((
             "retry-after",
             Type::Integer,
             "Seconds to wait before a retry.",
@@ -166,6 +171,22 @@ responses! {
 responses! {
     /// Error responses of `POST /v1/reactions/reprocess`.
     ReprocessProblems: 400 401 403 404 408 410 413 415 500 503
+}
+responses! {
+    /// Error responses of calls of collectors.
+    CollectProblems: 400 401 403 404 410 429 500 503
+}
+responses! {
+    /// Error responses of what collectors do to their messages.
+    StreamActionProblems: 400 401 403 404 408 410 413 415 500 503
+}
+responses! {
+    /// Error responses of the commands to streams.
+    StreamCommandProblems: 400 401 403 404 408 413 415 500 503
+}
+responses! {
+    /// Error responses of the generator.
+    GeneratorProblems: 400 401 403 404 500 503
 }
 responses! {
     /// Error responses of `/metrics`.

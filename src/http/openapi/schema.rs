@@ -177,3 +177,54 @@ mod tests {
         assert_eq!(words("RunStatus"), statuses);
     }
 }
+
+/// A Pix message, or an array of one to ten.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = PixAnswer)]
+pub enum PixAnswer {
+    Message(Box<PixMessageBody>),
+    Messages(PixMessages),
+}
+
+/// One to ten Pix messages.
+#[derive(Deserialize, ToSchema)]
+#[schema(value_type = Vec<PixMessageBody>, min_items = 1, max_items = 10)]
+pub struct PixMessages(Vec<PixMessageBody>);
+
+/// A payment that one bank tells another.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PixMessage)]
+pub struct PixMessageBody {
+    /// `E`, the payer's ISPB, the minute of the payment, and 11 letters or digits.
+    #[schema(
+        pattern = r"^E[0-9]{20}[A-Za-z0-9]{11}$",
+        example = "E320749862024022119277T3lEBbUM0z"
+    )]
+    end_to_end_id: String,
+    /// In reais, with two decimals.
+    #[schema(value_type = f64, example = 90.20)]
+    valor: String,
+    pagador: PixPartyBody,
+    recebedor: PixPartyBody,
+    campo_livre: String,
+    tx_id: String,
+    data_hora_pagamento: DateTime<Utc>,
+}
+
+/// An account at a bank, and whose it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PixParty)]
+pub struct PixPartyBody {
+    nome: String,
+    /// CPF or CNPJ, without punctuation.
+    cpf_cnpj: String,
+    #[schema(pattern = r"^[0-9]{8}$", example = "00000000")]
+    ispb: String,
+    agencia: String,
+    conta_transacional: String,
+    /// `CACC`, `SVGS`, `SLRY` or `TRAN`.
+    tipo_conta: String,
+}

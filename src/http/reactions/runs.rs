@@ -114,6 +114,7 @@ pub async fn list(
     tag = "reactions",
     params((
         "id" = String, Path, description = "The event's id, a dot, and the reaction's name.",
+        pattern = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.[A-Za-z0-9._-]{1,60}$",
         example = "019c1330-9f4c-7c5e-a3c4-0d4b8f0a6f11.welcome-mail"
     )),
     responses((status = 200, description = "The run.", body = RunView), LookupProblems)

@@ -13,6 +13,26 @@ async fn post(app: &App, action: &str, body: Value) -> (u16, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
+#[tokio::test]
+async fn the_follower_of_a_stream_is_not_rebuilt() {
+    let folder = temp_dir("followers-");
+    let app = App::builder().embedded(folder.path()).start().await;
+    app.wait_ready().await;
+    let shown = app.get_json("/v1/followers/streams.pix").await;
+    assert_eq!(shown["kind"], "permanent");
+    for body in [json!({}), json!({"acceptTruncated": true})] {
+        let (status, problem) = post(&app, "streams.pix/rebuild", body).await;
+        assert_eq!(status, 409, "{problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("cannot be undone"), "{detail}");
+    }
+    let shown = app.get_json("/v1/followers/streams.pix").await;
+    assert_eq!(
+        (&shown["state"], &shown["rebuildRequested"]),
+        (&json!("running"), &json!(false))
+    );
+}
+
 async fn follower(app: &App) -> Value {
     app.get_json("/v1/followers/by-type").await
 }

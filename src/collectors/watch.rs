@@ -1,0 +1,134 @@
+//! `StreamWatch`: looks for messages on behalf of all calls that wait, ends sessions whose time is over, and measures.
+//!
+//! It looks for messages when the log has grown, again shortly after that, since the follower takes its time, and in any case once
+//! a second: what has returned, or is due after a delay, changes nothing about the log.
+
+use super::measure::measure_again_and_again;
+use super::polls::Polls;
+use crate::followers::{LogEnd, LogWatch};
+use crate::store::StoreError;
+use crate::store::streams::{Call, Place};
+use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// First and longest time between two looks.
+const GAPS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Times the length of a look to rest before the next one.
+const REST: u32 = 4;
+/// How often sessions are looked for whose time is over.
+const LAPSES: Duration = Duration::from_secs(1);
+/// Places whose sessions are ended at a time.
+const PLACES: usize = 100;
+
+/// What the actor is wired to.
+#[derive(Clone)]
+pub(super) struct StreamWatchParams {
+    pub(super) polls: Polls,
+    pub(super) log: LogWatch,
+}
+
+pub(super) struct StreamWatch {
+    params: StreamWatchParams,
+}
+
+impl StreamWatch {
+    pub(super) fn new(params: StreamWatchParams) -> Self {
+        Self { params }
+    }
+}
+
+impl Actor for StreamWatch {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let params = self.params.clone();
+        ctx.spawn(
+            async move {
+                let working = async {
+                    tokio::join!(
+                        params.look_again_and_again(),
+                        params.end_sessions(),
+                        measure_again_and_again(&params.polls)
+                    );
+                };
+                params.polls.lifecycle.unless_draining(working).await;
+            }
+            .into_actor(self),
+        );
+    }
+}
+
+// A restart begins with a look.
+impl Supervised for StreamWatch {}
+
+impl StreamWatchParams {
+    async fn look_again_and_again(&self) {
+        let mut end = self.log.subscribe();
+        let mut gap = GAPS.0;
+        loop {
+            if self.polls.waiters.is_empty() {
+                self.polls.waiters.joined().await;
+                gap = GAPS.0;
+            }
+            let began = Instant::now();
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "waiting collectors look again later");
+            }
+            let rest = began.elapsed().saturating_mul(REST).max(GAPS.0);
+            tokio::time::sleep(rest).await;
+            tokio::select! {
+                () = news(&mut end) => gap = GAPS.0,
+                () = self.polls.waiters.joined() => gap = GAPS.0,
+                () = tokio::time::sleep(gap) => gap = (gap * 2).min(GAPS.1),
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        for declared in self.polls.streams() {
+            let keys = self.polls.waiters.keys(declared.id);
+            if keys.is_empty() {
+                continue;
+            }
+            for key in self.polls.store.ready_keys(declared.id, &keys).await? {
+                let stream = declared.id;
+                self.polls.waiters.wake(&Place { stream, key });
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_sessions(&self) {
+        loop {
+            match self.lapse().await {
+                Ok(places) if places >= PLACES => continue,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "sessions of collectors are ended later"),
+            }
+            tokio::time::sleep(LAPSES).await;
+        }
+    }
+
+    /// Ends sessions whose time is over, of the streams that this process declares.
+    async fn lapse(&self) -> Result<usize, StoreError> {
+        let places = self.polls.store.lapsed_places(PLACES).await?;
+        let mut ended = 0;
+        for place in places {
+            let declared = self.polls.streams().find(|one| one.id == place.stream);
+            let Some(declared) = declared else {
+                continue;
+            };
+            self.polls.change(declared, &place, &Call::Lapse).await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+}
+
+async fn news(end: &mut watch::Receiver<LogEnd>) {
+    if end.changed().await.is_err() {
+        // The process is at its end.
+        std::future::pending().await
+    }
+}
