@@ -21,7 +21,7 @@
 //! 7. [`dead_letters`] projects dead letters into their table, and replays and purges them there.
 //! 8. After the commit [`followers::sequencer`] has the batch numbered, which gives the event its place in
 //!    the order of the log. Each [`followers::follower`] reads it there, and applies it to the database or
-//!    sends it elsewhere.
+//!    sends it elsewhere. One of them is the feed of each stream ([`collectors`]), whose messages clients pull over HTTP.
 //!
 //! # Actors and messages
 //!
