@@ -1,7 +1,7 @@
 //! The calls of a place: its holdings are read under its lock, and what [`decide`] decides is written.
 
 use super::prepared::Prepare;
-use super::stream_messages;
+use super::stream_messages::{self, delete_by_number, found_by_number};
 use super::transactions::in_transaction;
 use crate::store::rows::TimeColumn;
 use crate::store::streams::decision::{Decision, Verdict};
@@ -116,9 +116,11 @@ struct KeyRow {
     order_key: String,
 }
 
-const ORDER_KEYS: &str = "\
-    SELECT number, order_key FROM stream_messages \
-    WHERE stream = $1 AND key = $2 AND number = ANY ($3) AND order_key IS NOT NULL";
+const ORDER_KEYS: &str = concat!(
+    "SELECT found.number, found.order_key FROM ",
+    found_by_number!("number, order_key", "$3"),
+    " WHERE found.order_key IS NOT NULL"
+);
 
 #[derive(diesel::QueryableByName)]
 struct NumberKeyRow {
@@ -128,9 +130,11 @@ struct NumberKeyRow {
     order_key: String,
 }
 
-const NAMED: &str = "\
-    SELECT number FROM stream_messages \
-    WHERE stream = $1 AND key = $2 AND number = ANY ($3) AND event_id = ANY ($4)";
+const NAMED: &str = concat!(
+    "SELECT found.number FROM ",
+    found_by_number!("number, event_id", "$3"),
+    " WHERE found.event_id = ANY ($4)"
+);
 
 #[derive(diesel::QueryableByName)]
 struct NumberRow {
@@ -337,13 +341,13 @@ async fn candidates(
 
 const END: &str = "DELETE FROM stream_sessions WHERE id = ANY ($1)";
 
-const STORE: &str = "\
-    WITH begun AS ( \
+const STORE: &str = concat!(
+    "WITH begun AS ( \
         INSERT INTO stream_sessions (id, stream, key, slot) \
         SELECT $3::bigint, $1, $2, $4::integer WHERE $3 IS NOT NULL \
-    ), acknowledged AS ( \
-        DELETE FROM stream_messages WHERE stream = $1 AND key = $2 AND number = ANY ($5) \
-    ), taken AS ( \
+    ), acknowledged AS ( ",
+    delete_by_number!("$5"),
+    "), taken AS ( \
         DELETE FROM stream_returned WHERE stream = $1 AND key = $2 AND number = ANY ($6) \
     ), returned AS ( \
         INSERT INTO stream_returned (stream, key, number, order_key, deliveries, due) \
@@ -360,7 +364,8 @@ const STORE: &str = "\
         SELECT $1, $2, $12::bigint, $13::integer, $14::bigint[], $15::integer[], $16::bigint, $17::timestamptz \
         WHERE $18 RETURNING id \
     ) \
-    SELECT id AS number FROM answer";
+    SELECT id AS number FROM answer"
+);
 
 /// Those of an order key that wait for earlier ones, when none of it is handed out any more. They are due no sooner than
 /// the earlier ones.

@@ -69,8 +69,39 @@ async fn deliver_in(connection: &mut AsyncPgConnection, deliver: &Deliver) -> Qu
     Ok(())
 }
 
-const BODIES: &str = "\
-    SELECT number, event_id, body FROM stream_messages WHERE stream = $1 AND key = $2 AND number = ANY ($3)";
+/// Messages of a place by their numbers, as a list of tables: `wanted` has the numbers and `found` the columns.
+///
+/// Each number is looked up by itself. For `number = ANY (...)` PostgreSQL may read all that the index has of the key,
+/// dead rows included, and drop the other numbers after that, when its statistics say that a key has few messages.
+macro_rules! found_by_number {
+    ($columns:literal, $numbers:literal) => {
+        concat!(
+            "unnest(",
+            $numbers,
+            "::bigint[]) AS wanted (number) CROSS JOIN LATERAL (SELECT ",
+            $columns,
+            " FROM stream_messages WHERE stream = $1 AND key = $2 AND number = wanted.number LIMIT 1) AS found"
+        )
+    };
+}
+pub(super) use found_by_number;
+
+/// Deletes messages of a place by their numbers. No row is updated, so it is still where it was found.
+macro_rules! delete_by_number {
+    ($numbers:literal) => {
+        concat!(
+            "DELETE FROM stream_messages WHERE ctid = ANY (ARRAY(SELECT found.ctid FROM ",
+            $crate::store::postgres::stream_messages::found_by_number!("ctid", $numbers),
+            "))"
+        )
+    };
+}
+pub(super) use delete_by_number;
+
+const BODIES: &str = concat!(
+    "SELECT found.number, found.event_id, found.body FROM ",
+    found_by_number!("number, event_id, body", "$3")
+);
 
 #[derive(diesel::QueryableByName)]
 struct BodyRow {
@@ -115,8 +146,7 @@ struct WordRow {
     word: String,
 }
 
-const REMOVE: &str =
-    "DELETE FROM stream_messages WHERE stream = $1 AND key = $2 AND number = ANY ($3)";
+const REMOVE: &str = delete_by_number!("$3");
 
 /// Turns messages that were handed out too often into dead letters of their stream.
 pub(super) async fn bury(

@@ -24,6 +24,7 @@ mod stream_levels;
 mod stream_model;
 mod stream_order;
 mod stream_random;
+mod stream_reads;
 mod stream_rivals;
 mod streams;
 mod writing;
