@@ -1,8 +1,8 @@
 //! The contract's section on collectors.
 
-use super::{Api, SOON, fresh_ispb, on_both_servers, start};
+use super::{Api, SOON, fresh_ispb, on, on_both_servers, start};
 use crate::followers::{Place, on_both_stores};
-use crate::harness::{App, eventually};
+use crate::harness::eventually;
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use std::collections::HashSet;
@@ -141,11 +141,7 @@ mod with_a_short_idle_time {
 async fn a_stream_without_calls_lapses_its_place_is_free_and_its_messages_come_again(
     place: &Place,
 ) {
-    let builder = App::builder().set("pix.idle", "1s").set("pix.slots", 1);
-    let builder = match (&place.url, &place.folder) {
-        (Some(url), _) => builder.postgres(url),
-        (None, folder) => builder.embedded(folder.as_ref().unwrap().path()),
-    };
+    let builder = on(place).set("pix.idle", "1s").set("pix.slots", 1);
     let app = builder.start().await;
     let api = Api::of(&app);
     let ispb = fresh_ispb();

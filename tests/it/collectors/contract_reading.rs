@@ -95,15 +95,23 @@ async fn an_answer_comes_as_soon_as_one_message_is_there_and_never_waits_to_fill
 }
 
 async fn no_message_within_eight_seconds_is_a_204_without_a_body(api: &Api) {
-    let began = Instant::now();
-    let answer = api.get(&start(&fresh_ispb())).await;
-    assert_eq!(
-        (answer.status, answer.text.as_str()),
-        (StatusCode::NO_CONTENT, "")
-    );
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(7_500), "{took:?}");
-    assert!(took < Duration::from_secs(12), "{took:?}");
+    // A machine that is busy may delay an answer, but not each one.
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let answer = api.get(&start(&fresh_ispb())).await;
+        let took = began.elapsed();
+        assert_eq!(
+            (answer.status, answer.text.as_str()),
+            (StatusCode::NO_CONTENT, "")
+        );
+        assert!(took >= Duration::from_millis(7_500), "{took:?}");
+        fastest = fastest.min(took);
+        if fastest <= Duration::from_millis(8_500) {
+            return;
+        }
+    }
+    panic!("the fastest of three answers took {fastest:?}");
 }
 
 async fn every_200_and_204_has_pull_next_with_the_path(api: &Api) {

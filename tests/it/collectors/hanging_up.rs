@@ -1,8 +1,8 @@
 //! Clients that go away while they wait, and servers that do.
 
-use super::{Api, SOON, fresh_ispb, on_both_servers, start};
+use super::{Api, SOON, fresh_ispb, on, on_both_servers, start};
 use crate::followers::{Place, on_both_stores};
-use crate::harness::{App, eventually};
+use crate::harness::eventually;
 use reqwest::StatusCode;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -45,11 +45,7 @@ mod stopping {
 }
 
 async fn a_server_that_stops_ends_polls_with_a_usable_pull_next(place: &Place) {
-    let builder = || match (&place.url, &place.folder) {
-        (Some(url), _) => App::builder().postgres(url),
-        (None, folder) => App::builder().embedded(folder.as_ref().unwrap().path()),
-    };
-    let mut app = builder().start().await;
+    let mut app = on(place).start().await;
     let api = Api::of(&app);
     let ispb = fresh_ispb();
     let path = start(&ispb);
@@ -69,7 +65,7 @@ async fn a_server_that_stops_ends_polls_with_a_usable_pull_next(place: &Place) {
         began.elapsed()
     );
     app.wait_exit(SOON).await;
-    let app = builder().start().await;
+    let app = on(place).start().await;
     let api = Api::of(&app);
     api.make(&ispb, 1).await;
     assert_eq!(api.get(&answer.next()).await.ids().len(), 1);

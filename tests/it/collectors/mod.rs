@@ -1,5 +1,7 @@
 //! Collectors over real HTTP. The tests in `contract_*` are the sentences of the contract in docs/COLLECTORS.md.
 
+mod amqp;
+mod bound_keys;
 mod contract_collectors;
 mod contract_endpoints;
 mod contract_messages;
@@ -8,9 +10,11 @@ mod example;
 mod hanging_up;
 mod replicas;
 mod streams;
+mod undeliverable;
 
-use crate::harness::{App, Postgres};
-use reqwest::header::ACCEPT;
+use crate::followers::Place;
+use crate::harness::{App, AppBuilder, Postgres};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,29 +78,36 @@ impl Answer {
     }
 }
 
-async fn read(response: Response) -> Answer {
+async fn read(response: Response) -> reqwest::Result<Answer> {
     let header = |name: &str| {
         let value = response.headers().get(name)?;
         Some(value.to_str().unwrap().to_owned())
     };
-    Answer {
+    Ok(Answer {
         status: response.status(),
         kind: header("content-type").unwrap_or_default(),
         next: header("pull-next"),
         retry_after: header("retry-after").map(|seconds| seconds.parse().unwrap()),
-        text: response.text().await.unwrap(),
-    }
+        text: response.text().await?,
+    })
 }
 
 impl Api {
     pub fn of(app: &App) -> Self {
+        Self::at(app.url(), HeaderMap::new())
+    }
+
+    /// A client with an API key.
+    pub fn with_key(app: &App, key: &str) -> Self {
+        let value = HeaderValue::from_str(&format!("Bearer {key}")).unwrap();
+        Self::at(app.url(), HeaderMap::from_iter([(AUTHORIZATION, value)]))
+    }
+
+    fn at(url: &str, headers: HeaderMap) -> Self {
+        let client = Client::builder().no_proxy().default_headers(headers);
         Self {
-            url: app.url().to_owned(),
-            client: Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(60))
-                .build()
-                .unwrap(),
+            url: url.to_owned(),
+            client: client.timeout(Duration::from_secs(60)).build().unwrap(),
         }
     }
 
@@ -119,11 +130,21 @@ impl Api {
     }
 
     pub async fn send(&self, method: Method, path: &str, accept: Option<&str>) -> Answer {
+        self.try_send(method, path, accept).await.unwrap()
+    }
+
+    /// For when the answer may be lost.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        accept: Option<&str>,
+    ) -> reqwest::Result<Answer> {
         let mut request = self.client.request(method, format!("{}{path}", self.url));
         if let Some(accept) = accept {
             request = request.header(ACCEPT, accept);
         }
-        read(request.send().await.unwrap()).await
+        read(request.send().await?).await
     }
 
     /// One message.
@@ -142,7 +163,7 @@ impl Api {
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         let request = self.client.post(format!("{}{path}", self.url)).json(body);
-        read(request.send().await.unwrap()).await
+        read(request.send().await.unwrap()).await.unwrap()
     }
 
     /// Has messages made that can be collected then.
@@ -195,6 +216,14 @@ pub fn example(ispb: &str) -> Value {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     message["endToEndId"] = format!("E32074986202402211927{number:011}").into();
     message
+}
+
+/// A server on this store.
+pub fn on(place: &Place) -> AppBuilder {
+    match (&place.url, &place.folder) {
+        (Some(url), _) => App::builder().postgres(url),
+        (None, folder) => App::builder().embedded(folder.as_ref().unwrap().path()),
+    }
 }
 
 /// Each case against a server on either store.

@@ -1,23 +1,25 @@
 //! Collectors of one ISPB on two replicas, also while replicas, collectors and answers are lost.
 
-use super::{Answer, Api, SOON, fresh_ispb, start};
+use super::{Answer, Api, SOON, example, fresh_ispb, start};
 use crate::harness::{App, Postgres, eventually};
 use futures::future::join_all;
 use reqwest::StatusCode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const DRAINED: Duration = Duration::from_secs(120);
+pub const DRAINED: Duration = Duration::from_secs(120);
+/// Well below what a poll takes without a message.
+const QUICK: Duration = Duration::from_secs(4);
 
 /// In the suite few; many by hand.
-fn number(by_default: usize) -> usize {
+pub fn number(by_default: usize) -> usize {
     let given = std::env::var("ECLUSA_TEST_MESSAGES").ok();
     given.map_or(by_default, |number| number.parse().unwrap())
 }
 
 /// In parts of at most as many as the generator makes at a time.
-async fn make(api: &Api, ispb: &str, number: usize) {
+pub async fn make(api: &Api, ispb: &str, number: usize) {
     let mut left = number;
     while left > 0 {
         let part = left.min(100);
@@ -182,4 +184,31 @@ async fn killed_replicas_and_lost_answers_lose_nothing_and_nothing_acknowledged_
     let sql = "SELECT count(*) FROM stream_messages";
     let left: i64 = Postgres::shared().await.query(&url, sql, &[]).await[0].get(0);
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_message_that_is_committed_while_a_poll_waits_is_answered_on_either_replica() {
+    let url = Postgres::shared().await.database().await;
+    let replicas = join_all((0..2).map(|_| App::builder().postgres(&url).start())).await;
+    let apis = [Api::of(&replicas[0]), Api::of(&replicas[1])];
+    for (polled, told) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let ispb = fresh_ispb();
+        let path = start(&ispb);
+        let message = example(&ispb);
+        let polling = async {
+            let answer = apis[polled].many(&path).await;
+            (answer, Instant::now())
+        };
+        let telling = async {
+            let waits = async || (apis[told].level(&ispb).await.1 == [0]).then_some(());
+            eventually(SOON, "a poll waits", waits).await;
+            let answer = apis[told].tell(&message).await;
+            assert_eq!(answer.status, StatusCode::ACCEPTED);
+            Instant::now()
+        };
+        let ((answer, answered), committed) = tokio::join!(polling, telling);
+        assert_eq!(answer.json(), serde_json::json!([message]));
+        let took = answered.saturating_duration_since(committed);
+        assert!(took < QUICK, "{took:?}, polled {polled}, told {told}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Streams of any events, as the settings declare them, and keys that are bound.
 
-use super::{Answer, Api, SOON};
+use super::{Answer, Api, SOON, on};
 use crate::followers::{Place, on_both_stores};
 use crate::harness::{App, eventually};
 use reqwest::{Method, StatusCode};
@@ -12,17 +12,11 @@ on_both_stores! {
     one_order_key_is_with_one_session_at_a_time,
 }
 
-async fn app(place: &Place, stream: Value) -> App {
-    let builder = App::builder().set("streams", json!([stream]));
-    match (&place.url, &place.folder) {
-        (Some(url), _) => builder.postgres(url),
-        (None, folder) => builder.embedded(folder.as_ref().unwrap().path()),
-    }
-    .start()
-    .await
+pub async fn app(place: &Place, stream: Value) -> App {
+    on(place).set("streams", json!([stream])).start().await
 }
 
-async fn order(api: &Api, store: &str, user: &str, number: u32) {
+pub async fn order(api: &Api, store: &str, user: &str, number: u32) {
     let data = json!({"store": store, "number": number, "total": 12.5});
     let event = json!({"userId": user, "eventType": "order.placed", "eventData": data});
     assert_eq!(
@@ -31,7 +25,7 @@ async fn order(api: &Api, store: &str, user: &str, number: u32) {
     );
 }
 
-async fn waiting(api: &Api, key: &str, number: u64) {
+pub async fn waiting(api: &Api, key: &str, number: u64) {
     let path = format!("/v1/streams/orders/{key}");
     eventually(SOON, "messages wait", async || {
         (api.get(&path).await.json()["waiting"] == number).then_some(())
@@ -39,7 +33,7 @@ async fn waiting(api: &Api, key: &str, number: u64) {
     .await;
 }
 
-fn numbers(answer: &Answer) -> Vec<u64> {
+pub fn numbers(answer: &Answer) -> Vec<u64> {
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     let body = answer.json();
     let messages = body["messages"].as_array().unwrap().iter();
