@@ -8,7 +8,10 @@ mod contract_messages;
 mod contract_reading;
 mod example;
 mod hanging_up;
+mod losses;
+mod records;
 mod replicas;
+mod storm;
 mod streams;
 mod undeliverable;
 
