@@ -25,6 +25,7 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($2, $1))";
 
 const HOLDINGS: &str = "\
     SELECT place.now, place.id AS cursor_row, coalesce(place.cursor, 0) AS cursor, \
+           $3 OR EXISTS (SELECT FROM stream_parked WHERE stream = $1 AND key = $2) AS keyed, \
            session.id AS session, session.slot, session.state_row, session.n, session.numbers, session.deliveries, \
            session.expires_at \
     FROM (SELECT clock_timestamp() AS now, newest.id, newest.cursor \
@@ -45,6 +46,9 @@ struct HoldingsRow {
     cursor_row: Option<i64>,
     #[diesel(sql_type = BigInt)]
     cursor: i64,
+    /// Order keys count: also without an order, for what was parked when there was one.
+    #[diesel(sql_type = Bool)]
+    keyed: bool,
     #[diesel(sql_type = Nullable<BigInt>)]
     session: Option<i64>,
     #[diesel(sql_type = Nullable<Integer>)]
@@ -209,11 +213,18 @@ async fn load(
     call: &Call,
     rules: &StreamRules,
 ) -> QueryResult<Loaded> {
-    let rows: Vec<HoldingsRow> = of_place(HOLDINGS, place).load(connection).await?;
+    let rows: Vec<HoldingsRow> = sql_query(HOLDINGS)
+        .bind::<Integer, _>(place.stream)
+        .bind::<Text, _>(&place.key)
+        .bind::<Bool, _>(rules.ordered)
+        .prepared()
+        .load(connection)
+        .await?;
     let mut holdings = Holdings::default();
-    let (mut now, mut cursor_row) = (Utc::now(), None);
+    let (mut now, mut cursor_row, mut keyed) = (Utc::now(), None, rules.ordered);
     for row in rows {
         (now, cursor_row, holdings.cursor) = (row.now.0, row.cursor_row, row.cursor);
+        keyed = row.keyed;
         holdings.sessions.extend(row.session());
     }
     let replaced = Replaced {
@@ -224,12 +235,15 @@ async fn load(
             .collect(),
         cursor: cursor_row,
     };
-    if rules.ordered {
+    if keyed {
         order_keys(connection, place, &mut holdings).await?;
     }
     match call {
         Call::Start { limit } | Call::Next { limit, .. } => {
-            let held = holdings.held_by_others(call, now);
+            let held = match rules.ordered {
+                true => holdings.held_by_others(call, now),
+                false => Vec::new(),
+            };
             candidates(connection, place, *limit, rules, now, held, &mut holdings).await?;
         }
         Call::Refuse {

@@ -148,7 +148,11 @@ fn load(
         .iter()
         .flat_map(|session| session.handed.iter().map(|one| one.number))
         .collect();
-    if rules.ordered {
+    // Order keys count also without an order, for what was parked when there was one.
+    let is_parked = parked::table
+        .filter(parked::stream.eq(place.stream))
+        .filter(parked::key.eq(&place.key));
+    if rules.ordered || diesel::select(exists(is_parked)).get_result(connection)? {
         let keys: Vec<(i64, Option<String>)> = of_place
             .filter(messages::number.eq_any(&handed))
             .select((messages::number, messages::order_key))
@@ -163,7 +167,10 @@ fn load(
     match call {
         Call::Start { limit } | Call::Next { limit, .. } => {
             let at = DateTime::from_timestamp_micros(now).unwrap_or_default();
-            let held = holdings.held_by_others(call, at);
+            let held = match rules.ordered {
+                true => holdings.held_by_others(call, at),
+                false => Vec::new(),
+            };
             candidates(connection, place, *limit, rules, now, held, &mut holdings)?;
         }
         Call::Refuse {

@@ -2,6 +2,7 @@
 
 mod amqp;
 mod bound_keys;
+mod changed_settings;
 mod contract_collectors;
 mod contract_endpoints;
 mod contract_messages;
