@@ -3,6 +3,7 @@
 mod amqp;
 mod bound_keys;
 mod changed_settings;
+mod collection;
 mod contract_collectors;
 mod contract_endpoints;
 mod contract_messages;
