@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::{
-    App, Direction, Moment, Postgres, Proxy, RabbitMq, eventually, precondition, program, temp_dir,
-    told,
+    App, Direction, Moment, Postgres, Proxy, RabbitMq, eventually, has_node, npm_packages,
+    precondition, program, run, temp_dir, told,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -30,18 +30,6 @@ fn has_python(module: &str) -> bool {
     let import = format!("import {module}");
     let what = format!("{PYTHON} with {module}");
     precondition(&what, program(PYTHON, &["-c", &import])).is_some()
-}
-
-fn has_node() -> bool {
-    let at_least_20 = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
-    precondition("Node.js 20", program("node", &["-e", at_least_20])).is_some()
-        && precondition("npm", program("npm", &["--version"])).is_some()
-}
-
-async fn run(mut command: Command) -> Output {
-    let shown = format!("{command:?}");
-    let done = tokio::task::spawn_blocking(move || command.output()).await;
-    done.unwrap().unwrap_or_else(|e| panic!("{shown}: {e}"))
 }
 
 async fn succeeds(command: Command) -> String {
@@ -272,29 +260,12 @@ async fn nestjs_stores_once_though_a_confirm_is_lost() {
 /// lockfile has changed.
 async fn nestjs() -> Option<PathBuf> {
     let source = client("nestjs");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nestjs-publisher");
+    let folder = npm_packages(&source, "nestjs-publisher").await?;
     fs::create_dir_all(folder.join("src")).unwrap();
-    for file in ["package.json", "package-lock.json", "tsconfig.json"] {
-        fs::copy(source.join(file), folder.join(file)).unwrap();
-    }
+    fs::copy(source.join("tsconfig.json"), folder.join("tsconfig.json")).unwrap();
     for file in fs::read_dir(source.join("src")).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), folder.join("src").join(file.file_name())).unwrap();
-    }
-    let lock = fs::read(source.join("package-lock.json")).unwrap();
-    let marker = folder.join("node_modules/.installed-from");
-    if fs::read(&marker).ok().as_ref() != Some(&lock) {
-        let mut install = Command::new("timeout");
-        let options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
-        install.args(["300", "npm"]).args(options);
-        install.current_dir(&folder);
-        let output = run(install).await;
-        let installed = match output.status.success() {
-            true => Ok(()),
-            false => Err(told(&output)),
-        };
-        precondition("the packages of the npm registry", installed)?;
-        fs::write(&marker, &lock).unwrap();
     }
     let mut build = Command::new("npm");
     build.args(["run", "build"]).current_dir(&folder);

@@ -2,51 +2,24 @@
 
 use super::{Api, on};
 use crate::followers::{Place, on_both_stores};
-use crate::harness::{precondition, program, temp_dir, told};
+use crate::harness::{has_node, npm_packages, run, temp_dir, told};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 on_both_stores! {
     each_request_of_the_collection_gets_what_it_asserts_and_each_route_has_one,
 }
 
-async fn run(mut command: Command) -> Output {
-    let shown = format!("{command:?}");
-    let done = tokio::task::spawn_blocking(move || command.output()).await;
-    done.unwrap().unwrap_or_else(|e| panic!("{shown}: {e}"))
-}
-
-/// Bruno's command line, installed below the target folder; anew only when its lockfile has changed.
+/// Bruno's command line.
 async fn bruno() -> Option<PathBuf> {
-    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _turn = ONE_AT_A_TIME.lock().await;
-    let at_least_20 = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
-    precondition("Node.js 20", program("node", &["-e", at_least_20]))?;
-    precondition("npm", program("npm", &["--version"]))?;
+    if !has_node() {
+        return None;
+    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/collectors/bruno");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bruno");
-    fs::create_dir_all(&folder).unwrap();
-    for file in ["package.json", "package-lock.json"] {
-        fs::copy(source.join(file), folder.join(file)).unwrap();
-    }
-    let lock = fs::read(source.join("package-lock.json")).unwrap();
-    let marker = folder.join("node_modules/.installed-from");
-    if fs::read(&marker).ok().as_ref() != Some(&lock) {
-        let mut install = Command::new("timeout");
-        let options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
-        install.args(["300", "npm"]).args(options);
-        install.current_dir(&folder);
-        let output = run(install).await;
-        let installed = match output.status.success() {
-            true => Ok(()),
-            false => Err(told(&output)),
-        };
-        precondition("the packages of the npm registry", installed)?;
-        fs::write(&marker, &lock).unwrap();
-    }
+    let folder = npm_packages(&source, "bruno").await?;
     Some(folder.join("node_modules/.bin/bru"))
 }
 
