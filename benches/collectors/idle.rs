@@ -17,7 +17,7 @@ const BEGUN: u32 = 500;
 /// Longer than a call waits: all have been asked again then.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Files that are open besides those of the connections.
-const FILES: usize = 500;
+const FILES: usize = 200;
 
 /// What became of the calls.
 #[derive(Default)]
