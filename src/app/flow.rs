@@ -9,7 +9,7 @@ use crate::broker::connection;
 use crate::broker::connection::{BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
-use crate::collectors::{CollectorActors, Collectors, Polls};
+use crate::collectors::{CollectorActors, Collectors, Polls, Stream};
 use crate::config::{LiveSettings, Mode, Settings};
 use crate::consume::message_decoder::MessageDecoder;
 use crate::dead_letters::dead_letter_projector;
@@ -96,6 +96,15 @@ pub struct Flow {
     _collectors: CollectorActors,
 }
 
+/// What follows the log in a process. By default nothing does, as in a command that only writes.
+#[derive(Default)]
+pub struct Following {
+    pub followers: Followers,
+    pub reactions: Reactions,
+    /// What collectors can pull.
+    pub streams: Vec<Stream>,
+}
+
 impl Flow {
     /// Starts all actors but those of the HTTP workers. Full mode needs the layouts of shards.
     ///
@@ -105,9 +114,13 @@ impl Flow {
         live: &LiveSettings,
         store: Arc<dyn Store>,
         layouts: Option<Arc<dyn ShardLayoutStore>>,
-        followers: Followers,
-        reactions: Reactions,
+        following: Following,
     ) -> anyhow::Result<Self> {
+        let Following {
+            followers,
+            reactions,
+            streams,
+        } = following;
         let letters: Arc<dyn DeadLetterStore> = store.clone();
         let whole = Arc::clone(&store);
         let store: Arc<dyn EventStore> = store;
@@ -119,7 +132,7 @@ impl Flow {
             connections: settings.followers.connections,
         };
         let followers = reactions.declare(&whole, followers, &metrics).await?;
-        let (collectors, followers) = Collectors::declare(&settings, &whole, followers).await?;
+        let (collectors, followers) = Collectors::declare(streams, &whole, followers).await?;
         let followers = followers
             .start(Arc::clone(&whole), options, &starter)
             .await?;

@@ -10,6 +10,7 @@ pub mod shutdown;
 pub mod store;
 mod writers;
 
+use crate::collectors::Stream;
 use crate::config::{LiveSettings, Settings, Sources};
 use crate::followers::Followers;
 use crate::http;
@@ -27,7 +28,7 @@ use actix_web::dev::Server;
 use actix_web::{App as HttpApp, HttpServer, web};
 use anyhow::Context as _;
 use embedded_lock::EmbeddedLock;
-use flow::Flow;
+use flow::{Flow, Following};
 use signals::{ReloadSignal, StopSignals};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ impl App {
         reactions: Reactions,
     ) -> anyhow::Result<Self> {
         let reactions = reactions.and(reactions::handlers::reactions(&settings)?);
+        let streams = Stream::all(&settings)?;
         let listener = bind(&settings)?;
         let port = listener.local_addr()?.port();
         let address = settings.http.local_url(port);
@@ -81,7 +83,12 @@ impl App {
             Err(error) => tracing::warn!(%error, "the declared reactions cannot be read"),
         }
         let live = LiveSettings::new(settings);
-        let flow = Flow::start(&live, store, layouts, followers, reactions).await?;
+        let following = Following {
+            followers,
+            reactions,
+            streams,
+        };
+        let flow = Flow::start(&live, store, layouts, following).await?;
         let scheduler = schedules::start(&flow, &live.get())?;
         let server = serve(listener, &live, &flow)?;
         Ok(Self {

@@ -24,5 +24,5 @@ mod waiters;
 mod watch;
 
 pub use polls::{Polled, Polls};
-pub use start::{CollectorActors, Collectors, CollectorsNotStarted};
+pub use start::{CollectorActors, Collectors};
 pub use stream::Stream;

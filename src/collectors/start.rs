@@ -2,26 +2,16 @@
 
 use super::feed::Feed;
 use super::polls::{Declared, Polls};
-use super::stream::{InvalidStream, Stream};
+use super::stream::Stream;
 use super::token::Tokens;
 use super::waiters::Waiters;
 use super::watch::{StreamWatch, StreamWatchParams};
-use crate::config::Settings;
 use crate::followers::{Followers, LogWatch, while_away};
 use crate::store::{Store, StoreError};
 use crate::supervision::{Mailbox, Starter};
 use actix_rt::Arbiter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Why streams cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectorsNotStarted {
-    #[error(transparent)]
-    Invalid(#[from] InvalidStream),
-    #[error("a stream cannot be declared: {0}")]
-    Store(#[from] StoreError),
-}
 
 /// The declared streams of a process.
 pub struct Collectors {
@@ -37,20 +27,19 @@ pub struct CollectorActors {
 }
 
 impl Collectors {
-    /// Declares the streams of the settings, and adds their followers to those of the process.
+    /// Declares streams, and adds their followers to those of the process.
     ///
     /// # Errors
-    /// A stream is invalid, or the store refuses it. A store that is away is waited for.
+    /// The store refuses a stream. A store that is away is waited for.
     pub async fn declare(
-        settings: &Settings,
+        declared: Vec<Stream>,
         store: &Arc<dyn Store>,
         mut followers: Followers,
-    ) -> Result<(Self, Followers), CollectorsNotStarted> {
-        let all = Stream::all(settings)?;
+    ) -> Result<(Self, Followers), StoreError> {
         let secret = async || store.stream_secret().await;
         let secret = while_away("streams", "the key of tokens cannot be read yet", secret).await?;
         let mut streams = BTreeMap::new();
-        for stream in all {
+        for stream in declared {
             let declare = async || store.declare_stream(&stream.name).await;
             let id = while_away(&stream.name, "stream not declared yet", declare).await?;
             let stream = Arc::new(stream);

@@ -1,14 +1,12 @@
 //! `eclusa dlq replay`
 
 use super::{DeadLetterFilterArgs, remote};
-use crate::app::flow::Flow;
+use crate::app::flow::{Flow, Following};
 use crate::cli::direct;
 use crate::cli::progress::progress_bar;
 use crate::cli::server::{Place, Server, ServerArgs};
 use crate::config::{LiveSettings, Settings};
 use crate::dead_letters::replay::{NotReplayed, Replay, Report};
-use crate::followers::Followers;
-use crate::reactions::Reactions;
 use crate::store::DeadLetterStore;
 use crate::store::dead_letters::DeadLetterState;
 use crate::supervision::Backoff;
@@ -78,7 +76,7 @@ async fn here(settings: Settings, mut replay: Replay) -> anyhow::Result<Report> 
     let store = crate::app::store::open(&settings).await?;
     let total = matching(&*store, &replay).await?;
     let live = LiveSettings::new(direct(settings)?);
-    let flow = Flow::start(&live, store, None, Followers::new(), Reactions::new()).await?;
+    let flow = Flow::start(&live, store, None, Following::default()).await?;
     let replayer = flow.replayer(&live);
     let bar = progress_bar(total);
     let mut sum = Report::default();

@@ -4,14 +4,12 @@ use super::lines::{BadLine, Lines};
 use super::remote;
 use super::remote::Written;
 use crate::app::embedded_lock::EmbeddedLock;
-use crate::app::flow::Flow;
+use crate::app::flow::{Flow, Following};
 use crate::batch::messages::AccumulatorMessage;
 use crate::cli::server::{Place, Server, ServerArgs};
 use crate::config::{LiveSettings, Settings};
 use crate::event::{Event, Outcome};
-use crate::followers::Followers;
 use crate::ingest::request;
-use crate::reactions::Reactions;
 use crate::supervision::Backoff;
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -155,7 +153,7 @@ async fn target(settings: Settings, args: &ImportArgs) -> anyhow::Result<ImportT
     let store = crate::app::store::open(&settings).await?;
     // Into the store directly, also where there is a broker: an interrupted import is run again.
     let live = LiveSettings::new(direct(settings)?);
-    let flow = Flow::start(&live, store, None, Followers::new(), Reactions::new()).await?;
+    let flow = Flow::start(&live, store, None, Following::default()).await?;
     Ok(ImportTarget::Here {
         flow: Box::new(flow),
         _lock: lock,

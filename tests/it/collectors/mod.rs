@@ -10,6 +10,7 @@ mod contract_messages;
 mod contract_reading;
 mod example;
 mod hanging_up;
+mod imported;
 mod losses;
 mod records;
 mod replicas;
