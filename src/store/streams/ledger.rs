@@ -143,11 +143,16 @@ impl Ledger<'_> {
     }
 
     fn start(&mut self, id: i64, limit: usize) -> Verdict {
-        let taken: HashSet<u32> = self.holdings.sessions.iter().map(|one| one.slot).collect();
-        let Some(slot) = (1..=self.rules.slots).find(|slot| !taken.contains(slot)) else {
-            let first = self.holdings.sessions.iter().map(|one| one.expires_at);
-            let after = first.min().map(|at| at - self.now);
-            let after = after.and_then(|after| after.to_std().ok());
+        let sessions = &self.holdings.sessions;
+        let taken: HashSet<u32> = sessions.iter().map(|one| one.slot).collect();
+        let slots = usize::try_from(self.rules.slots).unwrap_or(usize::MAX);
+        let free = (1..=self.rules.slots).find(|slot| !taken.contains(slot));
+        let Some(slot) = free.filter(|_| sessions.len() < slots) else {
+            // There may be more sessions than slots, since there were more slots before.
+            let mut ends: Vec<DateTime<Utc>> = sessions.iter().map(|one| one.expires_at).collect();
+            ends.sort_unstable();
+            let first = ends.get(sessions.len().saturating_sub(slots));
+            let after = first.and_then(|at| (*at - self.now).to_std().ok());
             return Verdict::Full {
                 after: after.unwrap_or_default(),
             };
@@ -489,5 +494,24 @@ mod tests {
         // But for the cursor, if a session has lapsed meanwhile.
         let decision = decided(place(vec![session(1, &[], 0)]), &gone);
         assert_eq!((decision.has_row(), decision.cursor), (true, 9));
+    }
+    #[test]
+    fn a_session_begins_when_fewer_live_than_there_are_slots() {
+        let live = |lives: &[(i64, i64)]| {
+            let sessions = lives
+                .iter()
+                .map(|(slot, lives)| session(*slot, &[], *lives));
+            decided(place(sessions.collect()), &Call::Start { limit: 1 })
+        };
+        let full = |seconds| Verdict::Full {
+            after: Duration::from_secs(seconds),
+        };
+        // There were six slots before.
+        let decision = live(&[(3, 5), (5, 2), (6, 9)]);
+        assert_eq!((decision.begun, decision.verdict), (None, full(5)));
+        let decision = live(&[(5, 3), (6, 9)]);
+        assert_eq!((decision.begun, decision.verdict), (None, full(3)));
+        assert_eq!(live(&[(6, 9)]).begun, Some((7, 1)));
+        assert_eq!(live(&[(1, 9)]).begun, Some((7, 2)));
     }
 }
