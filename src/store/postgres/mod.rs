@@ -39,6 +39,7 @@ mod runs;
 mod schema;
 mod shard_layout;
 mod stream_calls;
+mod stream_candidates;
 pub(super) mod stream_messages;
 mod streams;
 mod tls;

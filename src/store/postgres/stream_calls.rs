@@ -1,11 +1,12 @@
 //! The calls of a place: its holdings are read under its lock, and what [`decide`] decides is written.
 
 use super::prepared::Prepare;
+use super::stream_candidates::{self, Wanted};
 use super::stream_messages::{self, delete_by_number, found_by_number};
 use super::transactions::in_transaction;
 use crate::store::rows::TimeColumn;
 use crate::store::streams::decision::{Decision, Verdict};
-use crate::store::streams::holdings::{Candidate, Handed, Holdings, Session};
+use crate::store::streams::holdings::{Handed, Holdings, Session};
 use crate::store::streams::ledger::decide;
 use crate::store::streams::{Call, Called, Place, StreamRules, Which};
 use chrono::{DateTime, Utc};
@@ -14,10 +15,8 @@ use diesel::sql_types::{
 };
 use diesel::{QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-/// Messages behind the cursor that are looked at for one call of an ordered stream: some may have to wait.
-const AHEAD: usize = 50;
 /// Messages of an order key that may be handed out again at a time.
 const PROMOTED: i64 = 10;
 
@@ -85,41 +84,6 @@ impl HoldingsRow {
     }
 }
 
-/// Of an order key, nothing is a candidate behind one that is not due, or while another session has some of it.
-const CANDIDATES: &str = "\
-    (SELECT r.number, r.deliveries, r.order_key, true AS returned FROM stream_returned AS r \
-     WHERE r.stream = $1 AND r.key = $2 AND r.due <= $5 AND (r.order_key = ANY ($6)) IS NOT TRUE \
-       AND NOT EXISTS (SELECT FROM stream_returned AS before \
-                       WHERE r.order_key IS NOT NULL AND before.stream = $1 AND before.key = $2 \
-                         AND before.order_key = r.order_key AND before.number < r.number AND before.due > $5) \
-     ORDER BY r.number LIMIT $4) \
-    UNION ALL \
-    (SELECT number, 0, order_key, false FROM stream_messages \
-     WHERE stream = $1 AND key = $2 AND number > $3 ORDER BY number LIMIT $4)";
-
-#[derive(diesel::QueryableByName)]
-struct CandidateRow {
-    #[diesel(sql_type = BigInt)]
-    number: i64,
-    #[diesel(sql_type = Integer)]
-    deliveries: i32,
-    #[diesel(sql_type = Nullable<Text>)]
-    order_key: Option<String>,
-    #[diesel(sql_type = Bool)]
-    returned: bool,
-}
-
-const RETURNED_KEYS: &str = "\
-    SELECT keys.key AS order_key FROM unnest($3::text[]) AS keys (key) WHERE coalesce( \
-        (SELECT true FROM stream_returned WHERE stream = $1 AND key = $2 AND order_key = keys.key LIMIT 1), \
-        (SELECT true FROM stream_parked WHERE stream = $1 AND key = $2 AND order_key = keys.key LIMIT 1), false)";
-
-#[derive(diesel::QueryableByName)]
-struct KeyRow {
-    #[diesel(sql_type = Text)]
-    order_key: String,
-}
-
 const ORDER_KEYS: &str = concat!(
     "SELECT found.number, found.order_key FROM ",
     found_by_number!("number, order_key", "$3"),
@@ -127,11 +91,11 @@ const ORDER_KEYS: &str = concat!(
 );
 
 #[derive(diesel::QueryableByName)]
-struct NumberKeyRow {
+pub(super) struct NumberKeyRow {
     #[diesel(sql_type = BigInt)]
-    number: i64,
+    pub(super) number: i64,
     #[diesel(sql_type = Text)]
-    order_key: String,
+    pub(super) order_key: String,
 }
 
 const NAMED: &str = concat!(
@@ -244,7 +208,13 @@ async fn load(
                 true => holdings.held_by_others(call, now),
                 false => Vec::new(),
             };
-            candidates(connection, place, *limit, rules, now, held, &mut holdings).await?;
+            let wanted = Wanted {
+                limit: *limit,
+                ordered: rules.ordered,
+                now,
+                held,
+            };
+            stream_candidates::load(connection, place, wanted, &mut holdings).await?;
         }
         Call::Refuse {
             which: Which::Events(ids),
@@ -296,59 +266,6 @@ async fn order_keys(
         for one in &mut session.handed {
             one.order_key = keys.get(&one.number).cloned();
         }
-    }
-    Ok(())
-}
-
-async fn candidates(
-    connection: &mut AsyncPgConnection,
-    place: &Place,
-    limit: usize,
-    rules: &StreamRules,
-    now: DateTime<Utc>,
-    held: Vec<String>,
-    holdings: &mut Holdings,
-) -> QueryResult<()> {
-    let limit = if rules.ordered {
-        AHEAD.max(limit)
-    } else {
-        limit
-    };
-    let rows: Vec<CandidateRow> = sql_query(CANDIDATES)
-        .bind::<Integer, _>(place.stream)
-        .bind::<Text, _>(&place.key)
-        .bind::<BigInt, _>(holdings.cursor)
-        .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
-        .bind::<Timestamptz, _>(now)
-        .bind::<Array<Text>, _>(held)
-        .prepared()
-        .load(connection)
-        .await?;
-    for row in rows {
-        let candidate = Candidate {
-            number: row.number,
-            deliveries: row.deliveries.unsigned_abs(),
-            order_key: row.order_key.filter(|_| rules.ordered),
-        };
-        match row.returned {
-            true => holdings.returned.push(candidate),
-            false => holdings.fresh.push(candidate),
-        }
-    }
-    let keys: HashSet<&str> = holdings
-        .fresh
-        .iter()
-        .filter_map(|one| one.order_key.as_deref())
-        .collect();
-    if !keys.is_empty() {
-        let rows: Vec<KeyRow> = sql_query(RETURNED_KEYS)
-            .bind::<Integer, _>(place.stream)
-            .bind::<Text, _>(&place.key)
-            .bind::<Array<Text>, _>(Vec::from_iter(keys))
-            .prepared()
-            .load(connection)
-            .await?;
-        holdings.returned_keys = rows.into_iter().map(|row| row.order_key).collect();
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ mod run_retention;
 mod runs;
 mod schema;
 mod stream_calls;
+mod stream_candidates;
 pub(super) mod stream_messages;
 mod streams;
 mod write;

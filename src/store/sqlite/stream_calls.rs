@@ -5,19 +5,18 @@ use super::schema::{
     stream_answers as answers, stream_messages as messages, stream_parked as parked,
     stream_returned as returned, stream_sessions as sessions,
 };
+use super::stream_candidates::{self, Wanted};
 use super::{leases, stream_messages};
 use crate::store::rows::{IdColumn, TimeColumn};
 use crate::store::streams::decision::{Decision, Verdict};
-use crate::store::streams::holdings::{Candidate, Handed, Holdings, Session};
+use crate::store::streams::holdings::{Handed, Holdings, Session};
 use crate::store::streams::ledger::decide;
 use crate::store::streams::{Call, Called, Place, StreamRules, Which};
 use chrono::DateTime;
-use diesel::dsl::{exists, max, not};
+use diesel::dsl::{exists, max};
 use diesel::prelude::*;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-/// Messages behind the cursor that are looked at for one call of an ordered stream: some may have to wait.
-const AHEAD: usize = 50;
 /// Messages of an order key that may be handed out again at a time.
 const PROMOTED: i64 = 10;
 
@@ -171,7 +170,13 @@ fn load(
                 true => holdings.held_by_others(call, at),
                 false => Vec::new(),
             };
-            candidates(connection, place, *limit, rules, now, held, &mut holdings)?;
+            let wanted = Wanted {
+                limit: *limit,
+                ordered: rules.ordered,
+                now,
+                held,
+            };
+            stream_candidates::load(connection, place, wanted, &mut holdings)?;
         }
         Call::Refuse {
             which: Which::Events(ids),
@@ -188,93 +193,6 @@ fn load(
         _ => {}
     }
     Ok(holdings)
-}
-
-type CandidateRow = (i64, i32, Option<String>);
-
-fn candidate((number, deliveries, order_key): CandidateRow) -> Candidate {
-    Candidate {
-        number,
-        deliveries: deliveries.unsigned_abs(),
-        order_key,
-    }
-}
-
-fn candidates(
-    connection: &mut SqliteConnection,
-    place: &Place,
-    limit: usize,
-    rules: &StreamRules,
-    now: i64,
-    held: Vec<String>,
-    holdings: &mut Holdings,
-) -> QueryResult<()> {
-    let limit = if rules.ordered {
-        AHEAD.max(limit)
-    } else {
-        limit
-    };
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    // Of an order key, nothing is a candidate behind one that is not due, or while another session has some of it.
-    let before = diesel::alias!(returned as before);
-    let held_back = before
-        .filter(before.field(returned::stream).eq(place.stream))
-        .filter(before.field(returned::key).eq(&place.key))
-        .filter(before.field(returned::order_key).eq(returned::order_key))
-        .filter(before.field(returned::number).lt(returned::number))
-        .filter(before.field(returned::due).gt(now));
-    let due: Vec<CandidateRow> = returned::table
-        .filter(returned::stream.eq(place.stream))
-        .filter(returned::key.eq(&place.key))
-        .filter(returned::due.le(now))
-        .filter(not(exists(held_back)))
-        .filter(
-            returned::order_key
-                .is_null()
-                .or(returned::order_key.ne_all(held))
-                .assume_not_null(),
-        )
-        .order(returned::number)
-        .limit(limit)
-        .select((returned::number, returned::deliveries, returned::order_key))
-        .load(connection)?;
-    let fresh: Vec<(i64, Option<String>)> = messages::table
-        .filter(messages::stream.eq(place.stream))
-        .filter(messages::key.eq(&place.key))
-        .filter(messages::number.gt(holdings.cursor))
-        .order(messages::number)
-        .limit(limit)
-        .select((messages::number, messages::order_key))
-        .load(connection)?;
-    holdings.returned = due.into_iter().map(candidate).collect();
-    holdings.fresh = fresh
-        .into_iter()
-        .map(|(number, order_key)| candidate((number, 0, order_key)))
-        .collect();
-    if !rules.ordered {
-        let all = holdings.returned.iter_mut().chain(&mut holdings.fresh);
-        all.for_each(|one| one.order_key = None);
-        return Ok(());
-    }
-    let keys: HashSet<String> = holdings
-        .fresh
-        .iter()
-        .filter_map(|one| one.order_key.clone())
-        .collect();
-    for key in keys {
-        let back = returned::table
-            .filter(returned::stream.eq(place.stream))
-            .filter(returned::key.eq(&place.key))
-            .filter(returned::order_key.eq(&key));
-        let behind = parked::table
-            .filter(parked::stream.eq(place.stream))
-            .filter(parked::key.eq(&place.key))
-            .filter(parked::order_key.eq(&key));
-        if diesel::select(exists(back).or(exists(behind))).get_result(connection)? {
-            holdings.returned_keys.insert(key);
-        }
-    }
-    Ok(())
 }
 
 /// Writes what was decided, and returns the number of the new row.

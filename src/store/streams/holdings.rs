@@ -2,7 +2,7 @@
 
 use super::Call;
 use chrono::{DateTime, Utc};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// A message that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,9 @@ pub struct Holdings {
     pub fresh: Vec<Candidate>,
     /// Of the order keys behind the cursor, those of which something has returned, due or not, or is parked.
     pub returned_keys: HashSet<String>,
+    /// Of the order keys of sessions whose time is over, the number of the first message that has returned and is not
+    /// due.
+    pub delayed: HashMap<String, i64>,
     /// The numbers of the events that the call names.
     pub named: HashSet<i64>,
 }
@@ -76,6 +79,14 @@ impl Holdings {
             .iter()
             .filter(stays)
             .flat_map(|one| &one.handed);
+        handed.filter_map(|one| one.order_key.clone()).collect()
+    }
+
+    /// The order keys of what the sessions had whose time is over.
+    pub fn lapsing_keys(&self, now: DateTime<Utc>) -> HashSet<String> {
+        let sessions = self.sessions.iter();
+        let lapsing = sessions.filter(|one| one.expires_at <= now);
+        let handed = lapsing.flat_map(|one| &one.handed);
         handed.filter_map(|one| one.order_key.clone()).collect()
     }
 }
@@ -114,5 +125,6 @@ mod tests {
         assert_eq!(holdings.held_by_others(&next, now), ["b"]);
         let start = Call::Start { limit: 1 };
         assert_eq!(holdings.held_by_others(&start, now), ["a", "b"]);
+        assert_eq!(holdings.lapsing_keys(now), HashSet::from(["c".to_owned()]));
     }
 }

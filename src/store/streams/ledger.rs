@@ -4,8 +4,8 @@
 //! those of them that are not acknowledged. A ticket with `n + 1` acknowledges them and asks for the next answer; one
 //! with `n` gets the same answer again, since its collector may have lost it; any older one is spent.
 
-use super::decision::{Answer, Decision, Parked, Returned, Verdict};
-use super::holdings::{Candidate, Handed, Holdings, Session};
+use super::decision::{Answer, Decision, Returned, Verdict};
+use super::holdings::{Handed, Holdings, Session};
 use super::{Call, StreamRules, Ticket, Which};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
@@ -60,11 +60,11 @@ pub fn decide(
     ledger.decision
 }
 
-struct Ledger<'a> {
-    rules: &'a StreamRules,
-    now: DateTime<Utc>,
-    holdings: Holdings,
-    decision: Decision,
+pub(super) struct Ledger<'a> {
+    pub(super) rules: &'a StreamRules,
+    pub(super) now: DateTime<Utc>,
+    pub(super) holdings: Holdings,
+    pub(super) decision: Decision,
 }
 
 impl Ledger<'_> {
@@ -222,73 +222,6 @@ impl Ledger<'_> {
         }
     }
 
-    /// Takes the oldest messages that may be handed out to this session.
-    fn pick(&mut self, session: i64, limit: usize) -> Vec<Handed> {
-        let others = self
-            .holdings
-            .sessions
-            .iter()
-            .filter(|one| one.id != session);
-        let mut held: HashSet<String> = others
-            .flat_map(|one| one.handed.iter())
-            .filter_map(|one| one.order_key.clone())
-            .filter(|_| self.rules.ordered)
-            .collect();
-        let mut picked = Vec::new();
-        // What has just returned is older than anything behind the cursor, and perhaps than what has returned before.
-        let now = self.now;
-        let mut due: Vec<Candidate> = std::mem::take(&mut self.holdings.returned);
-        due.extend(
-            self.decision
-                .returned
-                .iter()
-                .filter(|one| one.due == now)
-                .map(|one| Candidate {
-                    number: one.message.number,
-                    deliveries: one.message.deliveries,
-                    order_key: one.message.order_key.clone(),
-                }),
-        );
-        due.sort_by_key(|one| one.number);
-        for one in due {
-            if picked.len() >= limit {
-                break;
-            }
-            if one.order_key.as_ref().is_some_and(|key| held.contains(key)) {
-                continue;
-            }
-            let returned = &mut self.decision.returned;
-            match returned
-                .iter()
-                .position(|new| new.message.number == one.number)
-            {
-                Some(at) => drop(returned.remove(at)),
-                None => self.decision.taken.push(one.number),
-            }
-            picked.push(one.handed_out());
-        }
-        // What stays returned goes before everything behind the cursor of its order key.
-        if self.rules.ordered {
-            held.extend(self.holdings.returned_keys.iter().cloned());
-            let returned = self.decision.returned.iter();
-            held.extend(returned.filter_map(|one| one.message.order_key.clone()));
-        }
-        for one in std::mem::take(&mut self.holdings.fresh) {
-            if picked.len() >= limit {
-                break;
-            }
-            self.decision.cursor = one.number;
-            match one.order_key {
-                Some(order_key) if held.contains(&order_key) => {
-                    let number = one.number;
-                    self.decision.parked.push(Parked { number, order_key });
-                }
-                _ => picked.push(one.handed_out()),
-            }
-        }
-        picked
-    }
-
     fn give_back(&mut self, ticket: Ticket, row: Option<i64>) -> Verdict {
         let (now, idle) = (self.now, self.rules.idle);
         let Some(session) = self
@@ -412,10 +345,10 @@ impl Ledger<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const RULES: StreamRules = StreamRules {
+    pub(in crate::store::streams) const RULES: StreamRules = StreamRules {
         slots: 2,
         idle: Duration::from_secs(60),
         wait: Duration::from_secs(8),
@@ -423,7 +356,7 @@ mod tests {
         ordered: true,
     };
 
-    fn session(id: i64, keys: &[(i64, &str)], lives: i64) -> Session {
+    pub(in crate::store::streams) fn session(id: i64, keys: &[(i64, &str)], lives: i64) -> Session {
         let handed = keys.iter().map(|(number, key)| Handed {
             number: *number,
             deliveries: 1,
@@ -439,7 +372,7 @@ mod tests {
         }
     }
 
-    fn place(sessions: Vec<Session>) -> Holdings {
+    pub(in crate::store::streams) fn place(sessions: Vec<Session>) -> Holdings {
         Holdings {
             cursor: 9,
             sessions,
@@ -447,7 +380,7 @@ mod tests {
         }
     }
 
-    fn decided(holdings: Holdings, call: &Call) -> Decision {
+    pub(in crate::store::streams) fn decided(holdings: Holdings, call: &Call) -> Decision {
         decide(holdings, call, &RULES, DateTime::UNIX_EPOCH, 7)
     }
 

@@ -8,6 +8,7 @@
 //! Rows are appended and deleted, never updated: a snapshot that is held open keeps dead versions of a row that is
 //! updated with each answer, and each later look at the row would visit all of them.
 
+mod choice;
 pub mod decision;
 pub mod holdings;
 pub mod ledger;

@@ -16,6 +16,7 @@ on_both_stores! {
     an_order_key_is_with_one_session_at_a_time,
     an_order_key_comes_in_order_when_a_session_lapses,
     a_delayed_message_holds_its_order_key_back,
+    a_delayed_message_holds_back_what_lapses_in_the_same_call,
     many_that_wait_behind_one_come_in_order,
     held_keys_do_not_hide_others,
     an_undeliverable_message_lets_its_order_key_go_on,
@@ -84,6 +85,24 @@ async fn a_delayed_message_holds_its_order_key_back(place: &Place) {
     let left = 4 - seen.len();
     seen.extend(rest(&stream, ticket, 9, left).await);
     assert_eq!(seen, [all[0], all[1], all[3], later[0]]);
+}
+
+async fn a_delayed_message_holds_back_what_lapses_in_the_same_call(place: &Place) {
+    let stream = Collecting::new(place, "s", ORDERED).await;
+    let keys = [Some("a"), Some("a"), Some("b"), Some("a")];
+    let all = stream.deliver_ordered(KEY, &keys).await;
+    let (lost, got) = stream.started(3).await;
+    assert_eq!(got, all[..3]);
+    let first = Which::Events(vec![all[0]]);
+    assert_eq!(stream.refuse(lost, first, LONG).await, done(0, 1));
+    stream.expire(lost.session).await;
+    let (ticket, got) = stream.started(9).await;
+    assert_eq!(got, all[2..3], "what is not of `a`");
+    assert_eq!(stream.end(ticket).await, done(1, 0));
+    stream.delays_pass().await;
+    let (ticket, mut seen) = stream.started(1).await;
+    seen.extend(rest(&stream, ticket, 9, 2).await);
+    assert_eq!(seen, [all[0], all[1], all[3]]);
 }
 
 /// So many more messages of a session, which may have to ask again for each answer.

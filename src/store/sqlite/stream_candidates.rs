@@ -1,0 +1,165 @@
+//! The messages of a place that a call may hand out.
+
+use super::schema::{
+    stream_messages as messages, stream_parked as parked, stream_returned as returned,
+};
+use crate::store::streams::Place;
+use crate::store::streams::holdings::{Candidate, Holdings};
+use chrono::DateTime;
+use diesel::dsl::{exists, not};
+use diesel::prelude::*;
+use std::collections::HashSet;
+
+/// Messages behind the cursor that are looked at for one call of an ordered stream: some may have to wait.
+const AHEAD: usize = 50;
+
+/// What a call looks for.
+pub(super) struct Wanted {
+    pub(super) limit: usize,
+    pub(super) ordered: bool,
+    /// Microseconds since 1970.
+    pub(super) now: i64,
+    /// The order keys that other sessions have.
+    pub(super) held: Vec<String>,
+}
+
+type CandidateRow = (i64, i32, Option<String>);
+
+fn candidate((number, deliveries, order_key): CandidateRow) -> Candidate {
+    Candidate {
+        number,
+        deliveries: deliveries.unsigned_abs(),
+        order_key,
+    }
+}
+
+/// Adds the candidates to what the place holds.
+pub(super) fn load(
+    connection: &mut SqliteConnection,
+    place: &Place,
+    wanted: Wanted,
+    holdings: &mut Holdings,
+) -> QueryResult<()> {
+    let limit = match wanted.ordered {
+        true => AHEAD.max(wanted.limit),
+        false => wanted.limit,
+    };
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    holdings.returned = due(connection, place, &wanted, limit)?;
+    holdings.fresh = fresh(connection, place, holdings.cursor, limit)?;
+    if !wanted.ordered {
+        let all = holdings.returned.iter_mut().chain(&mut holdings.fresh);
+        all.for_each(|one| one.order_key = None);
+        return Ok(());
+    }
+    holdings.returned_keys = returned_keys(connection, place, &holdings.fresh)?;
+    delayed(connection, place, wanted.now, holdings)
+}
+
+/// What has returned. Of an order key, nothing is a candidate behind one that is not due, or while another session has
+/// some of it.
+fn due(
+    connection: &mut SqliteConnection,
+    place: &Place,
+    wanted: &Wanted,
+    limit: i64,
+) -> QueryResult<Vec<Candidate>> {
+    let before = diesel::alias!(returned as before);
+    let held_back = before
+        .filter(before.field(returned::stream).eq(place.stream))
+        .filter(before.field(returned::key).eq(&place.key))
+        .filter(before.field(returned::order_key).eq(returned::order_key))
+        .filter(before.field(returned::number).lt(returned::number))
+        .filter(before.field(returned::due).gt(wanted.now));
+    let due: Vec<CandidateRow> = returned::table
+        .filter(returned::stream.eq(place.stream))
+        .filter(returned::key.eq(&place.key))
+        .filter(returned::due.le(wanted.now))
+        .filter(not(exists(held_back)))
+        .filter(
+            returned::order_key
+                .is_null()
+                .or(returned::order_key.ne_all(&wanted.held))
+                .assume_not_null(),
+        )
+        .order(returned::number)
+        .limit(limit)
+        .select((returned::number, returned::deliveries, returned::order_key))
+        .load(connection)?;
+    Ok(due.into_iter().map(candidate).collect())
+}
+
+/// What lies behind a number.
+fn fresh(
+    connection: &mut SqliteConnection,
+    place: &Place,
+    behind: i64,
+    limit: i64,
+) -> QueryResult<Vec<Candidate>> {
+    let fresh: Vec<(i64, Option<String>)> = messages::table
+        .filter(messages::stream.eq(place.stream))
+        .filter(messages::key.eq(&place.key))
+        .filter(messages::number.gt(behind))
+        .order(messages::number)
+        .limit(limit)
+        .select((messages::number, messages::order_key))
+        .load(connection)?;
+    let fresh = fresh.into_iter();
+    Ok(fresh
+        .map(|(number, order_key)| candidate((number, 0, order_key)))
+        .collect())
+}
+
+/// Of the order keys of these messages, those of which something has returned or is parked.
+fn returned_keys(
+    connection: &mut SqliteConnection,
+    place: &Place,
+    fresh: &[Candidate],
+) -> QueryResult<HashSet<String>> {
+    let keys: HashSet<&String> = fresh
+        .iter()
+        .filter_map(|one| one.order_key.as_ref())
+        .collect();
+    let mut found = HashSet::new();
+    for key in keys {
+        let back = returned::table
+            .filter(returned::stream.eq(place.stream))
+            .filter(returned::key.eq(&place.key))
+            .filter(returned::order_key.eq(key));
+        let behind = parked::table
+            .filter(parked::stream.eq(place.stream))
+            .filter(parked::key.eq(&place.key))
+            .filter(parked::order_key.eq(key));
+        if diesel::select(exists(back).or(exists(behind))).get_result(connection)? {
+            found.insert(key.clone());
+        }
+    }
+    Ok(found)
+}
+
+fn delayed(
+    connection: &mut SqliteConnection,
+    place: &Place,
+    now: i64,
+    holdings: &mut Holdings,
+) -> QueryResult<()> {
+    let at = DateTime::from_timestamp_micros(now).unwrap_or_default();
+    let keys = holdings.lapsing_keys(at);
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let delayed: Vec<(i64, Option<String>)> = returned::table
+        .filter(returned::stream.eq(place.stream))
+        .filter(returned::key.eq(&place.key))
+        .filter(returned::due.gt(now))
+        .order(returned::number.desc())
+        .select((returned::number, returned::order_key))
+        .load(connection)?;
+    // Of several the first one stays.
+    let delayed = delayed.into_iter();
+    holdings.delayed = delayed
+        .filter_map(|(number, order_key)| Some((order_key?, number)))
+        .filter(|(order_key, _)| keys.contains(order_key))
+        .collect();
+    Ok(())
+}
