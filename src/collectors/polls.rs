@@ -260,6 +260,7 @@ impl Polls {
                 next,
                 poll,
                 acknowledged,
+                more,
             } = reply
             else {
                 return Ok(self.polled(&place, reply));
@@ -269,8 +270,8 @@ impl Polls {
                 limit,
                 waiting: Some(poll),
             };
-            if acknowledged > 0 && declared.stream.rules.ordered {
-                // What waited behind the acknowledged ones can be had now.
+            if more || acknowledged > 0 && declared.stream.rules.ordered {
+                // There are others, or what waited behind the acknowledged ones can be had now.
                 continue;
             }
             let nothing = Polled::Nothing {

@@ -15,7 +15,7 @@ use diesel::sql_types::{
 };
 use diesel::{QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Messages of an order key that may be handed out again at a time.
 const PROMOTED: i64 = 10;
@@ -206,7 +206,7 @@ async fn load(
         Call::Start { limit } | Call::Next { limit, .. } => {
             let held = match rules.ordered {
                 true => holdings.held_by_others(call, now),
-                false => Vec::new(),
+                false => HashSet::new(),
             };
             let wanted = Wanted {
                 limit: *limit,

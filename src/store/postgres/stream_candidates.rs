@@ -3,15 +3,12 @@
 use super::prepared::Prepare;
 use super::stream_calls::NumberKeyRow;
 use crate::store::streams::Place;
-use crate::store::streams::holdings::{Candidate, Holdings};
+use crate::store::streams::holdings::{AHEAD, Candidate, Holdings};
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz};
 use diesel::{QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::collections::HashSet;
-
-/// Messages behind the cursor that are looked at for one call of an ordered stream: some may have to wait.
-const AHEAD: usize = 50;
 
 /// What a call looks for.
 pub(super) struct Wanted {
@@ -19,7 +16,7 @@ pub(super) struct Wanted {
     pub(super) ordered: bool,
     pub(super) now: DateTime<Utc>,
     /// The order keys that other sessions have.
-    pub(super) held: Vec<String>,
+    pub(super) held: HashSet<String>,
 }
 
 /// Of an order key, nothing is a candidate behind one that is not due, or while another session has some of it.
@@ -33,6 +30,10 @@ const CANDIDATES: &str = "\
     UNION ALL \
     (SELECT number, 0, order_key, false FROM stream_messages \
      WHERE stream = $1 AND key = $2 AND number > $3 ORDER BY number LIMIT $4)";
+
+const FRESH: &str = "\
+    SELECT number, 0 AS deliveries, order_key, false AS returned FROM stream_messages \
+    WHERE stream = $1 AND key = $2 AND number > $3 ORDER BY number LIMIT $4";
 
 #[derive(diesel::QueryableByName)]
 struct CandidateRow {
@@ -70,7 +71,7 @@ pub(super) async fn load(
     wanted: Wanted,
     holdings: &mut Holdings,
 ) -> QueryResult<()> {
-    let limit = match wanted.ordered {
+    let mut limit = match wanted.ordered {
         true => AHEAD.max(wanted.limit),
         false => wanted.limit,
     };
@@ -80,34 +81,60 @@ pub(super) async fn load(
         .bind::<BigInt, _>(holdings.cursor)
         .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
         .bind::<Timestamptz, _>(wanted.now)
-        .bind::<Array<Text>, _>(&wanted.held)
+        .bind::<Array<Text>, _>(Vec::from_iter(wanted.held.iter().map(String::as_str)))
         .prepared()
         .load(connection)
         .await?;
-    for row in rows {
-        let candidate = Candidate {
-            number: row.number,
-            deliveries: row.deliveries.unsigned_abs(),
-            order_key: row.order_key.filter(|_| wanted.ordered),
+    let candidate = |row: CandidateRow| Candidate {
+        number: row.number,
+        deliveries: row.deliveries.unsigned_abs(),
+        order_key: row.order_key.filter(|_| wanted.ordered),
+    };
+    let (returned, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.returned);
+    holdings.returned = returned.into_iter().map(candidate).collect();
+    let mut fresh: Vec<Candidate> = fresh.into_iter().map(candidate).collect();
+    loop {
+        returned_keys(connection, place, &fresh, holdings).await?;
+        let Some(more) = holdings.found(fresh, limit, &wanted.held) else {
+            break;
         };
-        match row.returned {
-            true => holdings.returned.push(candidate),
-            false => holdings.fresh.push(candidate),
-        }
-    }
-    let keys = holdings.fresh.iter();
-    let keys: HashSet<&str> = keys.filter_map(|one| one.order_key.as_deref()).collect();
-    if !keys.is_empty() {
-        let rows: Vec<KeyRow> = sql_query(RETURNED_KEYS)
+        limit = more;
+        let rows: Vec<CandidateRow> = sql_query(FRESH)
             .bind::<Integer, _>(place.stream)
             .bind::<Text, _>(&place.key)
-            .bind::<Array<Text>, _>(Vec::from_iter(keys))
+            .bind::<BigInt, _>(holdings.seen())
+            .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
             .prepared()
             .load(connection)
             .await?;
-        holdings.returned_keys = rows.into_iter().map(|row| row.order_key).collect();
+        fresh = rows.into_iter().map(candidate).collect();
     }
     delayed(connection, place, &wanted, holdings).await
+}
+
+/// Adds those of the order keys of these messages of which something has returned or is parked.
+async fn returned_keys(
+    connection: &mut AsyncPgConnection,
+    place: &Place,
+    fresh: &[Candidate],
+    holdings: &mut Holdings,
+) -> QueryResult<()> {
+    let keys = fresh.iter().filter_map(|one| one.order_key.as_deref());
+    let keys = keys.filter(|key| !holdings.returned_keys.contains(*key));
+    let keys: HashSet<&str> = keys.collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<KeyRow> = sql_query(RETURNED_KEYS)
+        .bind::<Integer, _>(place.stream)
+        .bind::<Text, _>(&place.key)
+        .bind::<Array<Text>, _>(Vec::from_iter(keys))
+        .prepared()
+        .load(connection)
+        .await?;
+    let keys = rows.into_iter().map(|row| row.order_key);
+    holdings.returned_keys.extend(keys);
+    Ok(())
 }
 
 async fn delayed(

@@ -15,7 +15,7 @@ use crate::store::streams::{Call, Called, Place, StreamRules, Which};
 use chrono::DateTime;
 use diesel::dsl::{exists, max};
 use diesel::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Messages of an order key that may be handed out again at a time.
 const PROMOTED: i64 = 10;
@@ -168,7 +168,7 @@ fn load(
             let at = DateTime::from_timestamp_micros(now).unwrap_or_default();
             let held = match rules.ordered {
                 true => holdings.held_by_others(call, at),
-                false => Vec::new(),
+                false => HashSet::new(),
             };
             let wanted = Wanted {
                 limit: *limit,

@@ -4,14 +4,11 @@ use super::schema::{
     stream_messages as messages, stream_parked as parked, stream_returned as returned,
 };
 use crate::store::streams::Place;
-use crate::store::streams::holdings::{Candidate, Holdings};
+use crate::store::streams::holdings::{AHEAD, Candidate, Holdings};
 use chrono::DateTime;
 use diesel::dsl::{exists, not};
 use diesel::prelude::*;
 use std::collections::HashSet;
-
-/// Messages behind the cursor that are looked at for one call of an ordered stream: some may have to wait.
-const AHEAD: usize = 50;
 
 /// What a call looks for.
 pub(super) struct Wanted {
@@ -20,7 +17,7 @@ pub(super) struct Wanted {
     /// Microseconds since 1970.
     pub(super) now: i64,
     /// The order keys that other sessions have.
-    pub(super) held: Vec<String>,
+    pub(super) held: HashSet<String>,
 }
 
 type CandidateRow = (i64, i32, Option<String>);
@@ -40,20 +37,28 @@ pub(super) fn load(
     wanted: Wanted,
     holdings: &mut Holdings,
 ) -> QueryResult<()> {
-    let limit = match wanted.ordered {
+    let mut limit = match wanted.ordered {
         true => AHEAD.max(wanted.limit),
         false => wanted.limit,
     };
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     holdings.returned = due(connection, place, &wanted, limit)?;
-    holdings.fresh = fresh(connection, place, holdings.cursor, limit)?;
-    if !wanted.ordered {
-        let all = holdings.returned.iter_mut().chain(&mut holdings.fresh);
-        all.for_each(|one| one.order_key = None);
-        return Ok(());
+    loop {
+        let mut fresh = fresh(connection, place, holdings.seen(), limit)?;
+        if wanted.ordered {
+            returned_keys(connection, place, &fresh, holdings)?;
+        } else {
+            let all = holdings.returned.iter_mut().chain(&mut fresh);
+            all.for_each(|one| one.order_key = None);
+        }
+        match holdings.found(fresh, limit, &wanted.held) {
+            Some(more) => limit = more,
+            None => break,
+        }
     }
-    holdings.returned_keys = returned_keys(connection, place, &holdings.fresh)?;
-    delayed(connection, place, wanted.now, holdings)
+    match wanted.ordered {
+        true => delayed(connection, place, wanted.now, holdings),
+        false => Ok(()),
+    }
 }
 
 /// What has returned. Of an order key, nothing is a candidate behind one that is not due, or while another session has
@@ -62,7 +67,7 @@ fn due(
     connection: &mut SqliteConnection,
     place: &Place,
     wanted: &Wanted,
-    limit: i64,
+    limit: usize,
 ) -> QueryResult<Vec<Candidate>> {
     let before = diesel::alias!(returned as before);
     let held_back = before
@@ -79,11 +84,11 @@ fn due(
         .filter(
             returned::order_key
                 .is_null()
-                .or(returned::order_key.ne_all(&wanted.held))
+                .or(returned::order_key.ne_all(Vec::from_iter(&wanted.held)))
                 .assume_not_null(),
         )
         .order(returned::number)
-        .limit(limit)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .select((returned::number, returned::deliveries, returned::order_key))
         .load(connection)?;
     Ok(due.into_iter().map(candidate).collect())
@@ -94,14 +99,14 @@ fn fresh(
     connection: &mut SqliteConnection,
     place: &Place,
     behind: i64,
-    limit: i64,
+    limit: usize,
 ) -> QueryResult<Vec<Candidate>> {
     let fresh: Vec<(i64, Option<String>)> = messages::table
         .filter(messages::stream.eq(place.stream))
         .filter(messages::key.eq(&place.key))
         .filter(messages::number.gt(behind))
         .order(messages::number)
-        .limit(limit)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .select((messages::number, messages::order_key))
         .load(connection)?;
     let fresh = fresh.into_iter();
@@ -110,17 +115,17 @@ fn fresh(
         .collect())
 }
 
-/// Of the order keys of these messages, those of which something has returned or is parked.
+/// Adds those of the order keys of these messages of which something has returned or is parked.
 fn returned_keys(
     connection: &mut SqliteConnection,
     place: &Place,
     fresh: &[Candidate],
-) -> QueryResult<HashSet<String>> {
-    let keys: HashSet<&String> = fresh
-        .iter()
-        .filter_map(|one| one.order_key.as_ref())
+    holdings: &mut Holdings,
+) -> QueryResult<()> {
+    let keys = fresh.iter().filter_map(|one| one.order_key.as_ref());
+    let keys: HashSet<&String> = keys
+        .filter(|key| !holdings.returned_keys.contains(*key))
         .collect();
-    let mut found = HashSet::new();
     for key in keys {
         let back = returned::table
             .filter(returned::stream.eq(place.stream))
@@ -131,10 +136,10 @@ fn returned_keys(
             .filter(parked::key.eq(&place.key))
             .filter(parked::order_key.eq(key));
         if diesel::select(exists(back).or(exists(behind))).get_result(connection)? {
-            found.insert(key.clone());
+            holdings.returned_keys.insert(key.clone());
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn delayed(

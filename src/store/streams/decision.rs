@@ -41,6 +41,8 @@ pub enum Verdict {
     },
     Waiting {
         next: Ticket,
+        /// All that was looked at has to wait, and more lies behind it.
+        more: bool,
     },
     Full {
         after: Duration,

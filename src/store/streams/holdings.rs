@@ -4,6 +4,11 @@ use super::Call;
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet};
 
+/// Messages behind the cursor that are looked at first for one call of an ordered stream, since some may have to wait,
+/// and at most, as long as all of them do.
+pub const AHEAD: usize = 50;
+const FARTHEST: usize = 1_000;
+
 /// A message that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handed {
@@ -57,6 +62,8 @@ pub struct Holdings {
     pub returned: Vec<Candidate>,
     /// What lies behind the cursor, by number.
     pub fresh: Vec<Candidate>,
+    /// Whether all of it has to wait, and more lies behind it.
+    pub more: bool,
     /// Of the order keys behind the cursor, those of which something has returned, due or not, or is parked.
     pub returned_keys: HashSet<String>,
     /// Of the order keys of sessions whose time is over, the number of the first message that has returned and is not
@@ -68,7 +75,7 @@ pub struct Holdings {
 
 impl Holdings {
     /// The order keys of what the sessions hold that stay, other than the one that calls.
-    pub fn held_by_others(&self, call: &Call, now: DateTime<Utc>) -> Vec<String> {
+    pub fn held_by_others(&self, call: &Call, now: DateTime<Utc>) -> HashSet<String> {
         let calling = match call {
             Call::Next { ticket, .. } => Some(ticket.session),
             _ => None,
@@ -80,6 +87,31 @@ impl Holdings {
             .filter(stays)
             .flat_map(|one| &one.handed);
         handed.filter_map(|one| one.order_key.clone()).collect()
+    }
+
+    /// The number behind which nothing was looked at.
+    pub fn seen(&self) -> i64 {
+        self.fresh.last().map_or(self.cursor, |one| one.number)
+    }
+
+    /// Takes in what lies behind the cursor, found in a look at `wanted` messages, with its `returned_keys`. At how many
+    /// more to look: none if something may be handed out. `held` are the order keys of other sessions.
+    pub fn found(
+        &mut self,
+        fresh: Vec<Candidate>,
+        wanted: usize,
+        held: &HashSet<String>,
+    ) -> Option<usize> {
+        let waits = |key: &String| held.contains(key) || self.returned_keys.contains(key);
+        let all_wait = fresh.len() >= wanted
+            && self.returned.is_empty()
+            && fresh
+                .iter()
+                .all(|one| one.order_key.as_ref().is_some_and(waits));
+        self.fresh.extend(fresh);
+        let left = FARTHEST.saturating_sub(self.fresh.len());
+        self.more = all_wait && left == 0;
+        (all_wait && left > 0).then(|| wanted.saturating_mul(2).min(left))
     }
 
     /// The order keys of what the sessions had whose time is over.
@@ -122,9 +154,47 @@ mod tests {
             waiting: None,
         };
         let now = DateTime::UNIX_EPOCH;
-        assert_eq!(holdings.held_by_others(&next, now), ["b"]);
+        let keys = |keys: &[&str]| -> HashSet<String> {
+            keys.iter().map(|key| (*key).to_owned()).collect()
+        };
+        assert_eq!(holdings.held_by_others(&next, now), keys(&["b"]));
         let start = Call::Start { limit: 1 };
-        assert_eq!(holdings.held_by_others(&start, now), ["a", "b"]);
-        assert_eq!(holdings.lapsing_keys(now), HashSet::from(["c".to_owned()]));
+        assert_eq!(holdings.held_by_others(&start, now), keys(&["a", "b"]));
+        assert_eq!(holdings.lapsing_keys(now), keys(&["c"]));
+    }
+
+    #[test]
+    fn one_looks_on_as_long_as_all_have_to_wait_and_not_farther_than_allowed() {
+        let look = |from: i64, count: usize, last: Option<&str>| {
+            let candidate = |number| Candidate {
+                number,
+                deliveries: 0,
+                order_key: Some("a".to_owned()),
+            };
+            let mut found: Vec<_> = (from..).take(count).map(candidate).collect();
+            found[count - 1].order_key = last.map(str::to_owned);
+            found
+        };
+        let held = HashSet::from(["a".to_owned()]);
+        for last in [None, Some("b")] {
+            let mut holdings = Holdings::default();
+            assert_eq!(holdings.found(look(1, 50, last), 50, &held), None);
+            assert_eq!((holdings.seen(), holdings.more), (50, false));
+        }
+        let mut holdings = Holdings {
+            returned_keys: HashSet::from(["b".to_owned()]),
+            ..Holdings::default()
+        };
+        let (mut from, mut wanted, mut looks) = (1, 50, vec![50]);
+        while let Some(more) = holdings.found(look(from, wanted, Some("b")), wanted, &held) {
+            (from, wanted) = (holdings.seen() + 1, more);
+            looks.push(more);
+        }
+        assert_eq!(looks, [50, 100, 200, 400, 250]);
+        assert_eq!((holdings.seen(), holdings.more), (1_000, true));
+        // There are no others.
+        let mut holdings = Holdings::default();
+        assert_eq!(holdings.found(look(1, 49, Some("a")), 50, &held), None);
+        assert!(!holdings.more);
     }
 }

@@ -213,7 +213,10 @@ impl Ledger<'_> {
         });
         let next = Ticket { session, n: n + 1 };
         match handed.is_empty() {
-            true => Verdict::Waiting { next },
+            true => Verdict::Waiting {
+                next,
+                more: self.holdings.more,
+            },
             false => Verdict::Messages {
                 next,
                 handed,

@@ -119,11 +119,13 @@ pub enum Reply {
         /// may have.
         row: Option<i64>,
     },
-    /// There are none; `next` asks again, and `poll` says who waits.
+    /// There are none; `next` asks again, and `poll` says who waits. With `more` there may be some behind those that
+    /// were looked at.
     Waiting {
         next: Ticket,
         poll: i64,
         acknowledged: u32,
+        more: bool,
     },
     /// All slots of the place are taken; the first may be free after this time.
     Full { after: Duration },
@@ -157,10 +159,11 @@ impl Called {
                 acknowledged,
                 row: row.filter(|_| !repeated),
             },
-            Verdict::Waiting { next } => Reply::Waiting {
+            Verdict::Waiting { next, more } => Reply::Waiting {
                 next,
                 poll: row.unwrap_or_default(),
                 acknowledged,
+                more,
             },
             Verdict::Full { after } => Reply::Full { after },
             Verdict::TakenOver => Reply::TakenOver,

@@ -10,6 +10,7 @@ on_both_stores! {
     events_are_collected_by_key_in_the_shape_of_the_settings,
     messages_that_are_given_back_come_again_and_end_as_dead_letters,
     one_order_key_is_with_one_session_at_a_time,
+    a_message_behind_many_of_an_order_key_that_another_has_comes_at_once,
 }
 
 pub async fn app(place: &Place, stream: Value) -> App {
@@ -159,4 +160,30 @@ async fn one_order_key_is_with_one_session_at_a_time(place: &Place) {
     released.assert_problem(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let released = api.post("/v1/streams/orders/s/release", &json!({})).await;
     assert_eq!(released.json()["waiting"], 4, "{released:?}");
+}
+
+async fn a_message_behind_many_of_an_order_key_that_another_has_comes_at_once(place: &Place) {
+    const MANY: u32 = 3_000;
+    let stream = json!({
+        "name": "orders", "on": ["order.*"], "key": "eventData.store", "order_by": "userId",
+        "fields": {"number": "eventData.number"}, "wait": "0s"
+    });
+    let app = app(place, stream).await;
+    let api = Api::of(&app);
+    let event = |user: &str, number: u32| {
+        let data = json!({"store": "s", "number": number});
+        json!({"userId": user, "eventType": "order.placed", "eventData": data})
+    };
+    let mut events: Vec<Value> = (1..=MANY).map(|number| event("a", number)).collect();
+    events.push(event("b", 0));
+    for part in events.chunks(500) {
+        let sent = api.post("/v1/events", &json!(part)).await;
+        assert!(sent.status.is_success(), "{sent:?}");
+    }
+    waiting(&api, "s", u64::from(MANY) + 1).await;
+    let first = api.get("/v1/streams/orders/s/start?limit=1").await;
+    assert_ne!(numbers(&first), [0]);
+    // Without a wait: the first look is all there is.
+    let other = api.get("/v1/streams/orders/s/start").await;
+    assert_eq!(numbers(&other), [0]);
 }

@@ -18,6 +18,7 @@ on_both_stores! {
     a_delayed_message_holds_its_order_key_back,
     a_delayed_message_holds_back_what_lapses_in_the_same_call,
     many_that_wait_behind_one_come_in_order,
+    what_is_behind_more_than_one_call_looks_at_is_found_by_the_next,
     held_keys_do_not_hide_others,
     an_undeliverable_message_lets_its_order_key_go_on,
 }
@@ -136,11 +137,30 @@ async fn many_that_wait_behind_one_come_in_order(place: &Place) {
     keys.push(Some("b"));
     let all = stream.deliver_ordered(KEY, &keys).await;
     let (ticket, first) = stream.started(1).await;
-    // What is behind all of `a` is found a stretch at a time.
-    let (other, _) = waiting(stream.start(9).await);
-    assert_eq!(rest(&stream, other, 9, 1).await, all[130..]);
+    // What is behind all of `a` is found at once.
+    assert_eq!(stream.started(9).await.1, all[130..]);
     assert_eq!(first, all[..1]);
     assert_eq!(rest(&stream, ticket, 50, 129).await, all[1..130]);
+}
+
+async fn what_is_behind_more_than_one_call_looks_at_is_found_by_the_next(place: &Place) {
+    let stream = Collecting::new(place, "s", ORDERED).await;
+    let mut keys = vec![Some("a"); 1_030];
+    keys.push(Some("b"));
+    let all = stream.deliver_ordered(KEY, &keys).await;
+    let (ticket, _) = stream.started(1).await;
+    let reply = stream.start(9).await;
+    let Reply::Waiting { next, more, .. } = reply else {
+        panic!("{reply:?}");
+    };
+    assert!(more, "{reply:?}");
+    assert_eq!(messages(stream.next(next, 9).await).1, all[1_030..]);
+    let reply = stream.start(9).await;
+    assert!(
+        matches!(reply, Reply::Waiting { more: false, .. }),
+        "{reply:?}"
+    );
+    assert_eq!(rest(&stream, ticket, 100, 1_029).await, all[1..1_030]);
 }
 
 async fn held_keys_do_not_hide_others(place: &Place) {
