@@ -1,6 +1,7 @@
 //! The calls of a place: its holdings are read in the one writer, and what [`decide`] decides is written.
 
 use super::connection::SqliteFailure;
+use super::runs::VARIABLES;
 use super::schema::{
     stream_answers as answers, stream_messages as messages, stream_parked as parked,
     stream_returned as returned, stream_sessions as sessions,
@@ -16,6 +17,7 @@ use chrono::DateTime;
 use diesel::dsl::{exists, max};
 use diesel::prelude::*;
 use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
 
 /// Messages of an order key that may be handed out again at a time.
 const PROMOTED: i64 = 10;
@@ -139,24 +141,16 @@ fn load(
         sessions: live.into_iter().map(|(session, _)| session).collect(),
         ..Holdings::default()
     };
-    let of_place = messages::table
-        .filter(messages::stream.eq(place.stream))
-        .filter(messages::key.eq(&place.key));
     let handed: Vec<i64> = holdings
         .sessions
         .iter()
         .flat_map(|session| session.handed.iter().map(|one| one.number))
         .collect();
     // Order keys count also without an order, for what was parked when there was one.
-    let is_parked = parked::table
-        .filter(parked::stream.eq(place.stream))
-        .filter(parked::key.eq(&place.key));
-    if rules.ordered || diesel::select(exists(is_parked)).get_result(connection)? {
-        let keys: Vec<(i64, Option<String>)> = of_place
-            .filter(messages::number.eq_any(&handed))
-            .select((messages::number, messages::order_key))
-            .load(connection)?;
-        let mut keys: HashMap<i64, Option<String>> = keys.into_iter().collect();
+    if rules.ordered || has_parked(connection, place)? {
+        let rows = by_numbers(connection, place, &handed)?.into_iter();
+        let keys = rows.map(|(number, order_key, _)| (number, order_key));
+        let mut keys: HashMap<i64, Option<String>> = keys.collect();
         for session in &mut holdings.sessions {
             for one in &mut session.handed {
                 one.order_key = keys.remove(&one.number).flatten();
@@ -182,17 +176,43 @@ fn load(
             which: Which::Events(ids),
             ..
         } => {
-            let ids = ids.iter().copied().map(IdColumn);
-            let named: Vec<i64> = of_place
-                .filter(messages::number.eq_any(&handed))
-                .filter(messages::event_id.eq_any(ids))
-                .select(messages::number)
-                .load(connection)?;
-            holdings.named = named.into_iter().collect();
+            let ids: HashSet<&Uuid> = ids.iter().collect();
+            let rows = by_numbers(connection, place, &handed)?.into_iter();
+            let named = rows.filter(|(_, _, event_id)| ids.contains(&event_id.0));
+            holdings.named = named.map(|(number, _, _)| number).collect();
         }
         _ => {}
     }
     Ok(holdings)
+}
+
+fn has_parked(connection: &mut SqliteConnection, place: &Place) -> QueryResult<bool> {
+    let is_parked = parked::table
+        .filter(parked::stream.eq(place.stream))
+        .filter(parked::key.eq(&place.key));
+    diesel::select(exists(is_parked)).get_result(connection)
+}
+
+/// A message's number, order key and event.
+type MessageRow = (i64, Option<String>, IdColumn);
+
+/// Messages of a place: in parts, since a statement has at most 32,766 variables.
+fn by_numbers(
+    connection: &mut SqliteConnection,
+    place: &Place,
+    numbers: &[i64],
+) -> QueryResult<Vec<MessageRow>> {
+    let mut found: Vec<MessageRow> = Vec::with_capacity(numbers.len());
+    for numbers in numbers.chunks(VARIABLES) {
+        let rows: Vec<MessageRow> = messages::table
+            .filter(messages::stream.eq(place.stream))
+            .filter(messages::key.eq(&place.key))
+            .filter(messages::number.eq_any(numbers))
+            .select((messages::number, messages::order_key, messages::event_id))
+            .load(connection)?;
+        found.extend(rows);
+    }
+    Ok(found)
 }
 
 /// Writes what was decided, and returns the number of the new row.
@@ -203,8 +223,10 @@ fn store(
     now: i64,
 ) -> Result<Option<i64>, SqliteFailure> {
     stream_messages::bury(connection, place, &decision.undeliverable)?;
-    diesel::delete(sessions::table.filter(sessions::id.eq_any(&decision.ended)))
-        .execute(connection)?;
+    if !decision.ended.is_empty() {
+        diesel::delete(sessions::table.filter(sessions::id.eq_any(&decision.ended)))
+            .execute(connection)?;
+    }
     if let Some((id, slot)) = decision.begun {
         diesel::insert_into(sessions::table)
             .values((
@@ -216,18 +238,20 @@ fn store(
             ))
             .execute(connection)?;
     }
-    for numbers in decision.acknowledged.chunks(500) {
+    for numbers in decision.acknowledged.chunks(VARIABLES) {
         let gone = messages::table
             .filter(messages::stream.eq(place.stream))
             .filter(messages::key.eq(&place.key))
             .filter(messages::number.eq_any(numbers));
         diesel::delete(gone).execute(connection)?;
     }
-    let taken = returned::table
-        .filter(returned::stream.eq(place.stream))
-        .filter(returned::key.eq(&place.key))
-        .filter(returned::number.eq_any(&decision.taken));
-    diesel::delete(taken).execute(connection)?;
+    for numbers in decision.taken.chunks(VARIABLES) {
+        let taken = returned::table
+            .filter(returned::stream.eq(place.stream))
+            .filter(returned::key.eq(&place.key))
+            .filter(returned::number.eq_any(numbers));
+        diesel::delete(taken).execute(connection)?;
+    }
     for one in &decision.returned {
         diesel::insert_into(returned::table)
             .values((
@@ -254,8 +278,10 @@ fn store(
         true => Some(append(connection, place, decision)?),
         false => None,
     };
-    for key in &decision.released {
-        promote(connection, place, key, now)?;
+    if !decision.released.is_empty() && has_parked(connection, place)? {
+        for key in &decision.released {
+            promote(connection, place, key, now)?;
+        }
     }
     Ok(row)
 }

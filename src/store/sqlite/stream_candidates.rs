@@ -6,8 +6,9 @@ use super::schema::{
 use crate::store::streams::Place;
 use crate::store::streams::holdings::{AHEAD, Candidate, Holdings};
 use chrono::DateTime;
-use diesel::dsl::{exists, not};
+use diesel::dsl::{exists, not, sql};
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Text};
 use std::collections::HashSet;
 
 /// What a call looks for.
@@ -69,6 +70,15 @@ fn due(
     wanted: &Wanted,
     limit: usize,
 ) -> QueryResult<Vec<Candidate>> {
+    // In one variable, of which a statement has at most 32,766.
+    let held = serde_json::to_string(&wanted.held)
+        .map_err(|error| diesel::result::Error::SerializationError(Box::new(error)))?;
+    let is_free = sql::<Bool>(
+        "(stream_returned.order_key IS NULL \
+          OR stream_returned.order_key NOT IN (SELECT value FROM json_each(",
+    )
+    .bind::<Text, _>(held)
+    .sql(")))");
     let before = diesel::alias!(returned as before);
     let held_back = before
         .filter(before.field(returned::stream).eq(place.stream))
@@ -81,12 +91,7 @@ fn due(
         .filter(returned::key.eq(&place.key))
         .filter(returned::due.le(wanted.now))
         .filter(not(exists(held_back)))
-        .filter(
-            returned::order_key
-                .is_null()
-                .or(returned::order_key.ne_all(Vec::from_iter(&wanted.held)))
-                .assume_not_null(),
-        )
+        .filter(is_free)
         .order(returned::number)
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .select((returned::number, returned::deliveries, returned::order_key))

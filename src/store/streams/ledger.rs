@@ -122,14 +122,11 @@ impl Ledger<'_> {
     }
 
     fn free_keys(&mut self, handed: &[Handed]) {
-        for key in handed.iter().filter_map(|one| one.order_key.as_ref()) {
-            if !self.decision.released.contains(key) {
-                self.decision.released.push(key.clone());
-            }
-        }
+        let keys = handed.iter().filter_map(|one| one.order_key.clone());
+        self.decision.released.extend(keys);
     }
 
-    /// Keeps those that no session has now.
+    /// Keeps those that no session has now, once each.
     fn release_keys(&mut self) {
         let answer = self.decision.answer.as_ref();
         let others = self.holdings.sessions.iter();
@@ -139,7 +136,9 @@ impl Ledger<'_> {
             .chain(answer.iter().flat_map(|answer| &answer.handed))
             .filter_map(|one| one.order_key.as_ref())
             .collect();
-        self.decision.released.retain(|key| !held.contains(key));
+        let mut seen = HashSet::new();
+        let released = &mut self.decision.released;
+        released.retain(|key| !held.contains(key) && seen.insert(key.clone()));
     }
 
     fn start(&mut self, id: i64, limit: usize) -> Verdict {
