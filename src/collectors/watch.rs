@@ -6,8 +6,8 @@
 use super::measure::measure_again_and_again;
 use super::polls::Polls;
 use crate::followers::{LogEnd, LogWatch};
-use crate::store::StoreError;
 use crate::store::streams::{Call, Place};
+use crate::store::{ErrorKind, StoreError};
 use actix::{Actor, AsyncContext, Context, Supervised, WrapFuture};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -119,8 +119,14 @@ impl StreamWatchParams {
             let Some(declared) = declared else {
                 continue;
             };
-            self.polls.change(declared, &place, &Call::Lapse).await?;
-            ended += 1;
+            match self.polls.change(declared, &place, &Call::Lapse).await {
+                Ok(_) => ended += 1,
+                // One place may be locked, which others need not wait for.
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    tracing::debug!(%error, "sessions of a key are ended later");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(ended)
     }

@@ -44,6 +44,7 @@ pub(super) mod stream_messages;
 mod streams;
 mod tls;
 mod transactions;
+mod turns;
 mod write;
 
 pub use alone::connect_alone;
@@ -66,6 +67,7 @@ use async_trait::async_trait;
 use partitions::Partitions;
 use pool::Pools;
 use std::time::Duration;
+use turns::Turns;
 use uuid::Uuid;
 
 /// Bytes of duplicates that one query compares with the log.
@@ -76,6 +78,7 @@ pub struct PostgresStore {
     pools: Pools,
     partitions: Partitions,
     awaited: AwaitedTypes,
+    turns: Turns,
 }
 
 impl PostgresStore {
@@ -90,6 +93,7 @@ impl PostgresStore {
             pools: Pools::new(options)?,
             partitions: Partitions::default(),
             awaited: AwaitedTypes::default(),
+            turns: Turns::default(),
         };
         store.check_schema().await?;
         store.refresh_awaited().await?;

@@ -34,6 +34,9 @@ const SEQUENCING: usize = 2;
 /// Connections for the calls of collectors, none of which is held while a collector waits.
 const COLLECTING: usize = 4;
 
+/// How long a call of a collector waits for the lock of its place.
+const LOCKED: Duration = Duration::from_secs(2);
+
 /// How long the server may take to be told that a query was abandoned.
 const CANCEL: Duration = Duration::from_secs(1);
 
@@ -97,6 +100,11 @@ impl Pools {
             connect_timeout: options.connect_timeout,
             answer_timeout: options.answer_timeout(),
         })
+    }
+
+    /// How long a caller waits for a connection at most.
+    pub(super) fn acquire_timeout(&self) -> Duration {
+        self.acquire_timeout
     }
 
     /// Closes the connections that are not in use.
@@ -341,13 +349,14 @@ fn maintenance_config(config: &Config, lease_ttl: Duration) -> Config {
 
 /// Collectors' statements are small, and all of them go by an index. They are planned once: a plan costs more than what
 /// most of them do. What the statistics say of a table that is empty one minute and full of one key the next would have
-/// the tables read whole, or the statements compiled.
+/// the tables read whole, or the statements compiled. The process that has the lock of a place may be paused.
 fn collecting_config(config: &Config) -> Config {
     let mut config = config.clone();
     let options = config.get_options().unwrap_or_default();
     let options = format!(
         "{options} -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off \
-         -c default_transaction_isolation=read\\ committed"
+         -c lock_timeout={} -c default_transaction_isolation=read\\ committed",
+        LOCKED.as_millis()
     );
     config.options(options);
     config

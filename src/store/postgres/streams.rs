@@ -234,6 +234,7 @@ impl StreamStore for PostgresStore {
         let work = async |connection: &mut AsyncPgConnection| {
             stream_calls::call(connection, place, call, rules).await
         };
+        let _turn = self.turns.take(place, self.pools.acquire_timeout()).await?;
         self.pools.collect(work).await
     }
 

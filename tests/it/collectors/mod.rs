@@ -11,6 +11,7 @@ mod contract_reading;
 mod example;
 mod hanging_up;
 mod imported;
+mod locked;
 mod losses;
 mod records;
 mod replicas;
