@@ -242,6 +242,10 @@ impl FollowerRecord {
                 "the log ends at position {generation}-{}; what comes behind it cannot be skipped",
                 log.end
             )),
+            FollowerCommand::Remove if self.kind == FollowerKind::Permanent => Some(format!(
+                "follower {name} is not removed, since what it has applied cannot be undone: a new follower of this \
+                 name would begin anew and apply it once more"
+            )),
             FollowerCommand::Remove => self.run_by.as_ref().map(|process| {
                 format!(
                     "process {process} runs follower {name}; stop every process that registers it \

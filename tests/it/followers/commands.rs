@@ -33,6 +33,40 @@ async fn the_follower_of_a_stream_is_not_rebuilt() {
     );
 }
 
+#[tokio::test]
+async fn the_follower_of_a_stream_is_not_removed() {
+    let folder = temp_dir("followers-");
+    let mut app = App::builder().embedded(folder.path()).start().await;
+    app.wait_ready().await;
+    send(&app, 3, "a").await;
+    let position = |shown: &Value| {
+        let position = shown["position"].as_str().unwrap();
+        let (_, number) = position.split_once('-').unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    let before = eventually(SOON, "it has read on", async || {
+        let shown = app.get_json("/v1/followers/streams.pix").await;
+        Some(position(&shown)).filter(|position| *position > 0)
+    })
+    .await;
+    app.sigterm();
+    app.wait_exit(SOON).await;
+    // No process runs it any more.
+    let set = format!("data_dir={}", folder.path().display());
+    let output = eclusa(&["followers", "remove", "streams.pix", "--set", &set])
+        .output()
+        .unwrap();
+    let said = told(&output);
+    assert!(
+        !output.status.success() && said.contains("apply it once more"),
+        "{said}"
+    );
+    app.start_again().await;
+    app.wait_ready().await;
+    let shown = app.get_json("/v1/followers/streams.pix").await;
+    assert!(position(&shown) >= before, "{shown}");
+}
+
 async fn follower(app: &App) -> Value {
     app.get_json("/v1/followers/by-type").await
 }
