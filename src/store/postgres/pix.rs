@@ -1,9 +1,10 @@
 //! Pix messages as rows: their parties, and one row per `endToEndId`.
 
 use super::prepared::Prepare;
+use crate::event::id::of_follower_letter;
 use crate::event::pix::{Party, PixMessage};
-use crate::store::streams::NewMessage;
-use diesel::sql_types::{Array, BigInt, Text, Timestamptz, Uuid as UuidType};
+use crate::store::streams::{NewMessage, follower_name};
+use diesel::sql_types::{Array, BigInt, Integer, Text, Timestamptz, Uuid as UuidType};
 use diesel::{QueryResult, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::collections::HashSet;
@@ -33,12 +34,16 @@ const MESSAGES: &str = "\
     FROM t JOIN parties AS payer ON payer.place = t.place \
            JOIN parties AS receiver ON receiver.place = t.place + (SELECT count(*) FROM t) \
     ORDER BY t.place \
-    ON CONFLICT (end_to_end_id) DO NOTHING";
+    ON CONFLICT (end_to_end_id) DO NOTHING RETURNING event_id";
 
-/// Also those that are there already because of the same event, which is delivered once more by command.
-const OWN: &str = "\
-    SELECT m.event_id FROM unnest($1::text[], $2::uuid[]) AS t (end_to_end_id, event_id) \
-    JOIN pix_messages AS m USING (end_to_end_id, event_id)";
+const NAME: &str = "SELECT name AS word FROM streams WHERE id = $1";
+
+/// Those that are there already because of the same event, whose dead letter is replayed. Without a replay it is an
+/// event that comes anew after the retention has removed the first one.
+const REPLAYED: &str = "\
+    SELECT m.event_id FROM unnest($1::text[], $2::uuid[], $3::uuid[]) AS t (end_to_end_id, event_id, letter) \
+    JOIN pix_messages AS m USING (end_to_end_id, event_id) \
+    WHERE EXISTS (SELECT FROM follower_replays AS r WHERE r.letter = t.letter)";
 
 #[derive(diesel::QueryableByName)]
 struct IdRow {
@@ -46,9 +51,16 @@ struct IdRow {
     event_id: Uuid,
 }
 
-/// Records Pix messages, and returns the events whose message is the one of its `endToEndId`.
+#[derive(diesel::QueryableByName)]
+struct WordRow {
+    #[diesel(sql_type = Text)]
+    word: String,
+}
+
+/// Records Pix messages, and returns the events whose message is to be delivered.
 pub(super) async fn record(
     connection: &mut AsyncPgConnection,
+    stream: i32,
     messages: &[NewMessage],
 ) -> QueryResult<HashSet<Uuid>> {
     let messages: Vec<(Uuid, &PixMessage)> = messages
@@ -84,7 +96,7 @@ pub(super) async fn record(
         .collect();
     let ids: Vec<Uuid> = messages.iter().map(|(id, _)| *id).collect();
     let columns = Columns::of(&parties);
-    sql_query(MESSAGES)
+    let new: Vec<IdRow> = sql_query(MESSAGES)
         .bind::<Array<Text>, _>(&end_to_end_ids)
         .bind::<Array<UuidType>, _>(&ids)
         .bind::<Array<BigInt>, _>(Vec::from_iter(messages.iter().map(|(_, m)| m.amount.0)))
@@ -102,15 +114,41 @@ pub(super) async fn record(
         .bind::<Array<Text>, _>(columns.document)
         .bind::<Array<Text>, _>(columns.name)
         .prepared()
-        .execute(connection)
+        .load(connection)
         .await?;
-    let own: Vec<IdRow> = sql_query(OWN)
-        .bind::<Array<Text>, _>(&end_to_end_ids)
+    let mut new: HashSet<Uuid> = new.into_iter().map(|row| row.event_id).collect();
+    let known: Vec<(Uuid, &PixMessage)> = messages
+        .into_iter()
+        .filter(|(id, _)| !new.contains(id))
+        .collect();
+    if !known.is_empty() {
+        new.extend(replayed(connection, stream, &known).await?);
+    }
+    Ok(new)
+}
+
+async fn replayed(
+    connection: &mut AsyncPgConnection,
+    stream: i32,
+    known: &[(Uuid, &PixMessage)],
+) -> QueryResult<Vec<Uuid>> {
+    let name: WordRow = sql_query(NAME)
+        .bind::<Integer, _>(stream)
+        .prepared()
+        .get_result(connection)
+        .await?;
+    let follower = follower_name(&name.word);
+    let end_to_end_ids = known.iter().map(|(_, one)| one.end_to_end_id.as_str());
+    let ids: Vec<Uuid> = known.iter().map(|(id, _)| *id).collect();
+    let letters = ids.iter().map(|id| of_follower_letter(&follower, *id));
+    let rows: Vec<IdRow> = sql_query(REPLAYED)
+        .bind::<Array<Text>, _>(Vec::from_iter(end_to_end_ids))
         .bind::<Array<UuidType>, _>(&ids)
+        .bind::<Array<UuidType>, _>(Vec::from_iter(letters))
         .prepared()
         .load(connection)
         .await?;
-    Ok(own.into_iter().map(|row| row.event_id).collect())
+    Ok(rows.into_iter().map(|row| row.event_id).collect())
 }
 
 struct Columns<'a> {

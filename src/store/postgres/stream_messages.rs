@@ -44,7 +44,7 @@ pub(in crate::store) async fn deliver(
 }
 
 async fn deliver_in(connection: &mut AsyncPgConnection, deliver: &Deliver) -> QueryResult<()> {
-    let new = pix::record(connection, &deliver.messages).await?;
+    let new = pix::record(connection, deliver.stream, &deliver.messages).await?;
     let is_new = |message: &&NewMessage| message.pix.is_none() || new.contains(&message.event_id);
     let messages: Vec<&NewMessage> = deliver.messages.iter().filter(is_new).collect();
     if messages.is_empty() {

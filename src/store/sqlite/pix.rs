@@ -1,21 +1,25 @@
 //! Pix messages as rows: their parties, and one row per `endToEndId`.
 
-use super::schema::{clients, pix_messages};
+use super::schema::{clients, follower_replays as replays, pix_messages, streams};
+use crate::event::id::of_follower_letter;
 use crate::event::pix::{Party, PixMessage};
 use crate::store::rows::IdColumn;
+use crate::store::streams::follower_name;
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use uuid::Uuid;
 
-/// Records a Pix message. Whether this event's is the one of its `endToEndId`.
+/// Records a Pix message. Whether it is to be delivered.
 pub(super) fn record(
     connection: &mut SqliteConnection,
+    stream: i32,
     event_id: Uuid,
     message: &PixMessage,
     now: i64,
 ) -> QueryResult<bool> {
     let payer = client(connection, &message.payer)?;
     let receiver = client(connection, &message.receiver)?;
-    diesel::insert_or_ignore_into(pix_messages::table)
+    let new = diesel::insert_or_ignore_into(pix_messages::table)
         .values((
             pix_messages::end_to_end_id.eq(&message.end_to_end_id),
             pix_messages::event_id.eq(IdColumn(event_id)),
@@ -28,12 +32,31 @@ pub(super) fn record(
             pix_messages::recorded_at.eq(now),
         ))
         .execute(connection)?;
-    // It is there already if the same event is delivered once more by command.
+    Ok(new > 0 || is_replayed(connection, stream, event_id, message)?)
+}
+
+/// Whether a message is there already because of the same event, whose dead letter is replayed. Without a replay it is
+/// an event that comes anew after the retention has removed the first one.
+fn is_replayed(
+    connection: &mut SqliteConnection,
+    stream: i32,
+    event_id: Uuid,
+    message: &PixMessage,
+) -> QueryResult<bool> {
     let own: IdColumn = pix_messages::table
         .filter(pix_messages::end_to_end_id.eq(&message.end_to_end_id))
         .select(pix_messages::event_id)
         .first(connection)?;
-    Ok(own.0 == event_id)
+    if own.0 != event_id {
+        return Ok(false);
+    }
+    let name: String = streams::table
+        .find(stream)
+        .select(streams::name)
+        .first(connection)?;
+    let letter = of_follower_letter(&follower_name(&name), event_id);
+    let waits = replays::table.find(letter.as_bytes().to_vec());
+    diesel::select(exists(waits)).get_result(connection)
 }
 
 fn client(connection: &mut SqliteConnection, party: &Party) -> QueryResult<i64> {

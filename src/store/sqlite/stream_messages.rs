@@ -23,7 +23,7 @@ fn deliver_in(connection: &mut SqliteConnection, deliver: &Deliver) -> QueryResu
     let mut last: HashMap<&str, i64> = HashMap::new();
     for message in &deliver.messages {
         if let Some(pix) = &message.pix
-            && !pix::record(connection, message.event_id, pix, now)?
+            && !pix::record(connection, deliver.stream, message.event_id, pix, now)?
         {
             continue;
         }

@@ -1,10 +1,14 @@
 //! Pix messages as rows, and as messages of their stream.
 
-use super::collecting::{Collecting, RULES, delivered, ids, pix_message};
+use super::collecting::{Collecting, RULES, before, delivered, done, ids, pix_message, waiting};
+use super::reacting::written;
 use crate::followers::{Place, on_both_stores};
+use crate::store_contract::event;
+use eclusa::event::id::of_follower_letter;
 use eclusa::event::pix::{PixMessage, PixRules};
+use eclusa::store::dead_letters::Replayed;
 use eclusa::store::followers::Also;
-use eclusa::store::streams::{Call, Delivered};
+use eclusa::store::streams::{Call, Delivered, NewMessage, StreamRules};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -12,6 +16,7 @@ const RECEIVER: &str = "00000000";
 
 on_both_stores! {
     the_same_end_to_end_id_is_one_message,
+    only_a_replay_delivers_the_same_event_again,
     parties_are_shared_rows,
     amounts_are_exact,
 }
@@ -63,14 +68,55 @@ async fn the_same_end_to_end_id_is_one_message(place: &Place) {
     assert_eq!(ids(&collected(&stream).await), expected);
     let known = ["1", "2", "3", "4"].map(|end| pix(end, "1").end_to_end_id);
     assert_eq!(place.store.pix_messages(&known).await.unwrap(), 3);
-    // Of the same event, which goes back into the stream by command.
+    // Of the same event, which comes anew after the retention has removed it.
     let again = vec![
         pix_message(first[1], pix("2", "2.00")),
         pix_message(third[0], pix("2", "4.00")),
     ];
     stream.step(again, Also::Nothing).await;
-    assert_eq!(ids(&collected(&stream).await), [first[1]]);
+    waiting(stream.call(RECEIVER, Call::Start { limit: 100 }).await);
     assert_eq!(place.store.pix_messages(&known).await.unwrap(), 3);
+}
+
+async fn only_a_replay_delivers_the_same_event_again(place: &Place) {
+    let rules = StreamRules {
+        max_deliveries: Some(1),
+        ..RULES
+    };
+    let stream = Collecting::new(place, "pix", rules).await;
+    let logged = written(place, vec![event()]).await.remove(0);
+    let id = logged.event.event_id;
+    let message = || {
+        vec![NewMessage {
+            position: logged.position,
+            ..pix_message(id, pix("1", "1.00"))
+        }]
+    };
+    stream.step(message(), Also::Nothing).await;
+    let (ticket, got) = delivered(stream.call(RECEIVER, Call::Start { limit: 9 }).await);
+    assert_eq!(ids(&got), [id]);
+    let end = Call::End {
+        ticket: before(ticket),
+    };
+    assert_eq!(stream.call(RECEIVER, end).await, done(0, 0));
+    let letters = place.words("SELECT state AS word FROM dead_letters").await;
+    assert_eq!(letters, ["dead"]);
+    stream.step(message(), Also::Nothing).await;
+    assert_eq!(stream.level(RECEIVER).await, (0, vec![]));
+
+    let letter = of_follower_letter(&stream.follower, id);
+    let letter = place.store.get_letter(letter).await.unwrap().unwrap();
+    let replay = Replayed {
+        id: letter.id,
+        failed_at: letter.failure.at,
+    };
+    let requested = place.store.request_replays(&[replay]).await;
+    assert_eq!(requested.unwrap(), [letter.id]);
+    stream.step(message(), Also::Replayed(letter.id)).await;
+    assert_eq!(ids(&collected(&stream).await), [id]);
+    // Also after its replay.
+    stream.step(message(), Also::Nothing).await;
+    assert_eq!(stream.level(RECEIVER).await, (0, vec![]));
 }
 
 async fn parties_are_shared_rows(place: &Place) {
