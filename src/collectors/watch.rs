@@ -112,7 +112,8 @@ impl StreamWatchParams {
 
     /// Ends sessions whose time is over, of the streams that this process declares.
     async fn lapse(&self) -> Result<usize, StoreError> {
-        let places = self.polls.store.lapsed_places(PLACES).await?;
+        let streams: Vec<i32> = self.polls.streams().map(|one| one.id).collect();
+        let places = self.polls.store.lapsed_places(&streams, PLACES).await?;
         let mut ended = 0;
         for place in places {
             let declared = self.polls.streams().find(|one| one.id == place.stream);

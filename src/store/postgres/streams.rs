@@ -48,7 +48,7 @@ struct WordRow {
 const LAPSED: &str = "\
     SELECT DISTINCT s.stream, s.key FROM stream_sessions AS s CROSS JOIN LATERAL \
          (SELECT expires_at FROM stream_answers WHERE session = s.id ORDER BY id DESC LIMIT 1) AS a \
-    WHERE a.expires_at <= statement_timestamp() LIMIT $1";
+    WHERE s.stream = ANY ($1) AND a.expires_at <= statement_timestamp() LIMIT $2";
 
 #[derive(QueryableByName)]
 struct PlaceRow {
@@ -263,9 +263,10 @@ impl StreamStore for PostgresStore {
         self.pools.collect(load).await
     }
 
-    async fn lapsed_places(&self, limit: usize) -> Result<Vec<Place>, StoreError> {
+    async fn lapsed_places(&self, streams: &[i32], limit: usize) -> Result<Vec<Place>, StoreError> {
         let load = async |connection: &mut AsyncPgConnection| {
             let rows: Vec<PlaceRow> = diesel::sql_query(LAPSED)
+                .bind::<Array<Integer>, _>(streams)
                 .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX))
                 .prepared()
                 .load(connection)

@@ -195,13 +195,15 @@ impl StreamStore for SqliteStore {
             .await
     }
 
-    async fn lapsed_places(&self, limit: usize) -> Result<Vec<Place>, StoreError> {
+    async fn lapsed_places(&self, streams: &[i32], limit: usize) -> Result<Vec<Place>, StoreError> {
+        let streams = streams.to_vec();
         self.readers
             .read(move |connection| {
                 let now = leases::now(connection)?;
                 let state = answers::session.eq(sessions::id.nullable());
                 let rows: Vec<(i32, String)> = sessions::table
                     .inner_join(answers::table.on(state))
+                    .filter(sessions::stream.eq_any(streams))
                     .filter(answers::expires_at.le(now))
                     .select((sessions::stream, sessions::key))
                     .distinct()

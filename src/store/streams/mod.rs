@@ -330,8 +330,8 @@ pub trait StreamStore: Send + Sync {
     /// Those of these keys that have a message to hand out now.
     async fn ready_keys(&self, stream: i32, keys: &[String]) -> Result<Vec<String>, StoreError>;
 
-    /// Places that have sessions whose time is over, at most `limit`.
-    async fn lapsed_places(&self, limit: usize) -> Result<Vec<Place>, StoreError>;
+    /// Places of these streams that have sessions whose time is over, at most `limit`.
+    async fn lapsed_places(&self, streams: &[i32], limit: usize) -> Result<Vec<Place>, StoreError>;
 
     /// How much a stream holds.
     async fn stream_level(&self, stream: i32) -> Result<StreamLevel, StoreError>;

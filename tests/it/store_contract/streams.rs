@@ -12,6 +12,7 @@ on_both_stores! {
     a_call_without_messages_waits_and_the_last_one_of_a_ticket_wins,
     an_answer_is_repeated_until_its_successor_is_used,
     slots_are_counted_and_become_free,
+    lapsed_places_are_found_beside_those_of_other_streams,
     what_a_lapsed_session_had_comes_first_and_counts_its_deliveries,
     the_end_of_a_session_acknowledges_or_returns,
     what_was_not_answered_is_given_back,
@@ -123,6 +124,14 @@ async fn an_answer_is_repeated_until_its_successor_is_used(place: &Place) {
     assert_eq!(stream.end(third).await, Reply::Gone);
 }
 
+async fn lapsed(
+    place: &Place,
+    streams: &[i32],
+    limit: usize,
+) -> Vec<eclusa::store::streams::Place> {
+    place.store.lapsed_places(streams, limit).await.unwrap()
+}
+
 async fn slots_are_counted_and_become_free(place: &Place) {
     let stream = Collecting::new(place, "s", RULES).await;
     let mut tickets = Vec::new();
@@ -141,10 +150,10 @@ async fn slots_are_counted_and_become_free(place: &Place) {
     let slots: Vec<_> = record.sessions.iter().map(|one| one.slot).collect();
     assert_eq!(slots, [1, 2, 3, 4, 5, 6]);
     assert_eq!(record.sessions[2].id, third.session);
-    assert!(place.store.lapsed_places(10).await.unwrap().is_empty());
+    assert!(lapsed(place, &[stream.id], 10).await.is_empty());
     stream.expire(tickets[4].session).await;
-    let lapsed = place.store.lapsed_places(10).await.unwrap();
-    assert_eq!(lapsed, [stream.place(KEY)]);
+    let found = lapsed(place, &[stream.id], 10).await;
+    assert_eq!(found, [stream.place(KEY)]);
     let fifth = waiting(stream.start(1).await).0;
     assert_eq!(stream.next(tickets[4], 1).await, Reply::Gone);
     assert!(matches!(stream.start(1).await, Reply::Full { .. }));
@@ -153,8 +162,25 @@ async fn slots_are_counted_and_become_free(place: &Place) {
     waiting(other);
     stream.expire(fifth.session).await;
     assert_eq!(stream.call(KEY, Call::Lapse).await, done(0, 0));
-    assert!(place.store.lapsed_places(10).await.unwrap().is_empty());
+    assert!(lapsed(place, &[stream.id], 10).await.is_empty());
     assert_eq!(stream.level(KEY).await.1.len(), 5);
+}
+
+async fn lapsed_places_are_found_beside_those_of_other_streams(place: &Place) {
+    let other = Collecting::new(place, "other", RULES).await;
+    let stream = Collecting::new(place, "s", RULES).await;
+    for of in [&other, &stream] {
+        for key in ["a", "b"] {
+            let (ticket, _) = waiting(of.call(key, Call::Start { limit: 1 }).await);
+            of.expire(ticket.session).await;
+        }
+    }
+    let own = [stream.place("a"), stream.place("b")];
+    let found = lapsed(place, &[stream.id], 1).await;
+    assert!(found.len() == 1 && own.contains(&found[0]), "{found:?}");
+    assert_eq!(lapsed(place, &[stream.id], 10).await.len(), 2);
+    assert_eq!(lapsed(place, &[stream.id, other.id], 10).await.len(), 4);
+    assert!(lapsed(place, &[], 10).await.is_empty());
 }
 
 async fn what_a_lapsed_session_had_comes_first_and_counts_its_deliveries(place: &Place) {
