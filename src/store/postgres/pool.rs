@@ -23,9 +23,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// Connections for leases and the work under them: one renews while the other works.
 const MAINTENANCE: usize = 2;
 
-/// Readers beside `read_connections`: counting the dead letters for `/metrics` may take long, and
-/// must leave all of those to queries and health checks.
-const COUNTING: usize = 1;
+/// Readers beside `read_connections`: counting the dead letters for `/metrics` and measuring the streams may take long,
+/// and must leave all of those to queries and health checks.
+const COUNTING: usize = 2;
 
 /// Connections for what must not wait for a follower at work: the numbering of commits, the followers'
 /// records and commands to them.

@@ -4,6 +4,7 @@ use super::PostgresStore;
 use super::prepared::Prepare;
 use super::schema::{pix_messages, streams};
 use super::stream_calls;
+use super::transactions::in_transaction;
 use crate::store::StoreError;
 use crate::store::rows::TimeColumn;
 use crate::store::streams::{
@@ -122,6 +123,50 @@ struct SessionRow {
 
 /// Keys that are looked at together.
 const PAGE: usize = 1_000;
+
+/// As on the connections of the calls: what the statistics say of these tables is mostly wrong.
+const BY_INDEX: &str = "\
+    SELECT set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)";
+
+async fn by_index(connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    diesel::sql_query(BY_INDEX)
+        .prepared()
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// How much a stream holds.
+async fn level(connection: &mut AsyncPgConnection, stream: i32) -> QueryResult<StreamLevel> {
+    by_index(connection).await?;
+    let mut level = StreamLevel::default();
+    let (mut after, mut oldest) = (String::new(), None::<f64>);
+    loop {
+        let keys = keys_behind(connection, stream, &after, PAGE).await?;
+        let Some(last) = keys.last().cloned() else {
+            break;
+        };
+        for row in levels(connection, stream, &keys).await? {
+            level.waiting += row.waiting.unwrap_or(0).unsigned_abs();
+            oldest = oldest.into_iter().chain(row.oldest).reduce(f64::max);
+        }
+        let sessions: Vec<SessionRow> = diesel::sql_query(SESSIONS)
+            .bind::<Integer, _>(stream)
+            .bind::<Array<Text>, _>(&keys)
+            .prepared()
+            .load(connection)
+            .await?;
+        level.sessions += sessions.len() as u64;
+        let leased = sessions
+            .iter()
+            .map(|row| u64::from(row.leased.unsigned_abs()));
+        level.leased += leased.sum::<u64>();
+        after = last;
+    }
+    level.oldest_waiting =
+        oldest.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+    Ok(level)
+}
 
 async fn levels(
     connection: &mut AsyncPgConnection,
@@ -282,35 +327,12 @@ impl StreamStore for PostgresStore {
 
     async fn stream_level(&self, stream: i32) -> Result<StreamLevel, StoreError> {
         let load = async |connection: &mut AsyncPgConnection| {
-            let mut level = StreamLevel::default();
-            let (mut after, mut oldest) = (String::new(), None::<f64>);
-            loop {
-                let keys = keys_behind(connection, stream, &after, PAGE).await?;
-                let Some(last) = keys.last().cloned() else {
-                    break;
-                };
-                for row in levels(connection, stream, &keys).await? {
-                    level.waiting += row.waiting.unwrap_or(0).unsigned_abs();
-                    oldest = oldest.into_iter().chain(row.oldest).reduce(f64::max);
-                }
-                let sessions: Vec<SessionRow> = diesel::sql_query(SESSIONS)
-                    .bind::<Integer, _>(stream)
-                    .bind::<Array<Text>, _>(&keys)
-                    .prepared()
-                    .load(connection)
-                    .await?;
-                level.sessions += sessions.len() as u64;
-                level.leased += sessions
-                    .iter()
-                    .map(|row| u64::from(row.leased.unsigned_abs()))
-                    .sum::<u64>();
-                after = last;
-            }
-            level.oldest_waiting =
-                oldest.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-            Ok(level)
+            in_transaction(connection, async |connection| {
+                level(connection, stream).await
+            })
+            .await
         };
-        self.pools.collect(load).await
+        self.pools.read(load).await
     }
 
     async fn places(
@@ -319,19 +341,28 @@ impl StreamStore for PostgresStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<PlaceRecord>, StoreError> {
+        let after = after.unwrap_or_default();
         let load = async |connection: &mut AsyncPgConnection| {
-            let keys = keys_behind(connection, stream, after.unwrap_or_default(), limit).await?;
-            records(connection, stream, &keys).await
+            in_transaction(connection, async |connection| {
+                by_index(connection).await?;
+                let keys = keys_behind(connection, stream, after, limit).await?;
+                records(connection, stream, &keys).await
+            })
+            .await
         };
-        self.pools.collect(load).await
+        self.pools.read(load).await
     }
 
     async fn place(&self, place: &Place) -> Result<PlaceRecord, StoreError> {
         let load = async |connection: &mut AsyncPgConnection| {
-            let keys = [place.key.clone()];
-            let mut records = records(connection, place.stream, &keys).await?;
-            records.pop().ok_or(diesel::result::Error::NotFound)
+            in_transaction(connection, async |connection| {
+                by_index(connection).await?;
+                let keys = [place.key.clone()];
+                let mut records = records(connection, place.stream, &keys).await?;
+                records.pop().ok_or(diesel::result::Error::NotFound)
+            })
+            .await
         };
-        self.pools.collect(load).await
+        self.pools.read(load).await
     }
 }
