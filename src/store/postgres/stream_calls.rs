@@ -86,7 +86,7 @@ impl HoldingsRow {
 
 const ORDER_KEYS: &str = concat!(
     "SELECT found.number, found.order_key FROM ",
-    found_by_number!("number, order_key", "$3"),
+    found_by_number!("stream_messages", "number, order_key", "$3"),
     " WHERE found.order_key IS NOT NULL"
 );
 
@@ -100,7 +100,7 @@ pub(super) struct NumberKeyRow {
 
 const NAMED: &str = concat!(
     "SELECT found.number FROM ",
-    found_by_number!("number, event_id", "$3"),
+    found_by_number!("stream_messages", "number, event_id", "$3"),
     " WHERE found.event_id = ANY ($4)"
 );
 
@@ -277,10 +277,10 @@ const STORE: &str = concat!(
         INSERT INTO stream_sessions (id, stream, key, slot) \
         SELECT $3::bigint, $1, $2, $4::integer WHERE $3 IS NOT NULL \
     ), acknowledged AS ( ",
-    delete_by_number!("$5"),
-    "), taken AS ( \
-        DELETE FROM stream_returned WHERE stream = $1 AND key = $2 AND number = ANY ($6) \
-    ), returned AS ( \
+    delete_by_number!("stream_messages", "$5"),
+    "), taken AS ( ",
+    delete_by_number!("stream_returned", "$6"),
+    "), returned AS ( \
         INSERT INTO stream_returned (stream, key, number, order_key, deliveries, due) \
         SELECT $1, $2, number, order_key, deliveries, due \
         FROM unnest($7::bigint[], $8::text[], $9::integer[], $10::timestamptz[]) \
@@ -302,15 +302,14 @@ const STORE: &str = concat!(
 /// the earlier ones.
 const PROMOTE: &str = "\
     WITH first AS MATERIALIZED ( \
-        SELECT released.key AS order_key, parked.number, \
+        SELECT released.key AS order_key, parked.number, parked.ctid AS place, \
                (SELECT max(due) FROM stream_returned \
                 WHERE stream = $1 AND key = $2 AND order_key = released.key) AS due \
         FROM unnest($3::text[]) AS released (key) CROSS JOIN LATERAL ( \
-            SELECT number FROM stream_parked WHERE stream = $1 AND key = $2 AND order_key = released.key \
+            SELECT number, ctid FROM stream_parked WHERE stream = $1 AND key = $2 AND order_key = released.key \
             ORDER BY number LIMIT $4) AS parked \
     ), gone AS ( \
-        DELETE FROM stream_parked WHERE stream = $1 AND key = $2 AND order_key = ANY ($3) \
-           AND number = ANY (ARRAY(SELECT number FROM first)) \
+        DELETE FROM stream_parked WHERE ctid = ANY (ARRAY(SELECT place FROM first)) \
     ) \
     INSERT INTO stream_returned (stream, key, number, order_key, deliveries, due) \
     SELECT $1, $2, number, order_key, 0, greatest($5, due) FROM first";

@@ -69,29 +69,33 @@ async fn deliver_in(connection: &mut AsyncPgConnection, deliver: &Deliver) -> Qu
     Ok(())
 }
 
-/// Messages of a place by their numbers, as a list of tables: `wanted` has the numbers and `found` the columns.
+/// Rows of a place by their numbers, as a list of tables: `wanted` has the numbers and `found` the columns.
 ///
 /// Each number is looked up by itself. For `number = ANY (...)` PostgreSQL may read all that the index has of the key,
 /// dead rows included, and drop the other numbers after that, when its statistics say that a key has few messages.
 macro_rules! found_by_number {
-    ($columns:literal, $numbers:literal) => {
+    ($table:literal, $columns:literal, $numbers:literal) => {
         concat!(
             "unnest(",
             $numbers,
             "::bigint[]) AS wanted (number) CROSS JOIN LATERAL (SELECT ",
             $columns,
-            " FROM stream_messages WHERE stream = $1 AND key = $2 AND number = wanted.number LIMIT 1) AS found"
+            " FROM ",
+            $table,
+            " WHERE stream = $1 AND key = $2 AND number = wanted.number LIMIT 1) AS found"
         )
     };
 }
 pub(super) use found_by_number;
 
-/// Deletes messages of a place by their numbers. No row is updated, so it is still where it was found.
+/// Deletes rows of a place by their numbers. No row is updated, so it is still where it was found.
 macro_rules! delete_by_number {
-    ($numbers:literal) => {
+    ($table:literal, $numbers:literal) => {
         concat!(
-            "DELETE FROM stream_messages WHERE ctid = ANY (ARRAY(SELECT found.ctid FROM ",
-            $crate::store::postgres::stream_messages::found_by_number!("ctid", $numbers),
+            "DELETE FROM ",
+            $table,
+            " WHERE ctid = ANY (ARRAY(SELECT found.ctid FROM ",
+            $crate::store::postgres::stream_messages::found_by_number!($table, "ctid", $numbers),
             "))"
         )
     };
@@ -100,7 +104,7 @@ pub(super) use delete_by_number;
 
 const BODIES: &str = concat!(
     "SELECT found.number, found.event_id, found.body FROM ",
-    found_by_number!("number, event_id, body", "$3")
+    found_by_number!("stream_messages", "number, event_id, body", "$3")
 );
 
 #[derive(diesel::QueryableByName)]
@@ -146,7 +150,7 @@ struct WordRow {
     word: String,
 }
 
-const REMOVE: &str = delete_by_number!("$3");
+const REMOVE: &str = delete_by_number!("stream_messages", "$3");
 
 /// Turns messages that were handed out too often into dead letters of their stream.
 pub(super) async fn bury(

@@ -1,10 +1,11 @@
 //! What calls of collectors read on PostgreSQL, and what operators read beside them.
 
-use super::collecting::{Collecting, KEY, RULES, messages};
+use super::collecting::{Collecting, KEY, RULES, before, done, messages};
 use crate::followers::{Place, SOON};
 use crate::harness::{connect, eventually};
 use eclusa::store::streams::Call;
 use futures::future::join_all;
+use tokio_postgres::Client;
 
 const MESSAGES: usize = 2_000;
 const CALLS: i64 = 20;
@@ -24,6 +25,41 @@ async fn a_call_reads_what_it_hands_out_however_many_messages_wait() {
         (ticket, _) = messages(stream.next(ticket, LIMIT).await);
     }
     stream.end(ticket).await;
+    let read = entries_read(place, &client, "stream_messages").await;
+    // Each message is met when it is chosen, when its body is read, and when it is deleted.
+    let expected = 3 * CALLS * LIMIT as i64;
+    assert!(
+        (expected..2 * expected).contains(&read),
+        "{read} entries of the index"
+    );
+}
+
+#[actix_rt::test]
+async fn a_call_reads_what_it_hands_out_however_many_messages_have_returned() {
+    let place = Place::postgres().await;
+    let client = connect(place.url.as_ref().unwrap()).await;
+    let unknown = "ALTER TABLE stream_returned SET (autovacuum_enabled = false)";
+    client.batch_execute(unknown).await.unwrap();
+    let stream = Collecting::new(&place, "s", RULES).await;
+    stream.deliver(KEY, MESSAGES).await;
+    let (ticket, _) = messages(stream.start(MESSAGES).await);
+    assert_eq!(stream.end(before(ticket)).await, done(0, MESSAGES as u32));
+    let (mut ticket, _) = messages(stream.start(LIMIT).await);
+    for _ in 1..CALLS {
+        (ticket, _) = messages(stream.next(ticket, LIMIT).await);
+    }
+    stream.end(ticket).await;
+    let read = entries_read(place, &client, "stream_returned").await;
+    // Each message is met when it is chosen and when it is deleted, and once more by the call that meets it dead.
+    let expected = 2 * CALLS * LIMIT as i64;
+    assert!(
+        (expected..2 * expected).contains(&read),
+        "{read} entries of the index"
+    );
+}
+
+/// The entries of a table's indexes that were read.
+async fn entries_read(place: Place, client: &Client, table: &str) -> i64 {
     // Connections report what they have read when they end.
     drop(place);
     let others = "SELECT count(*) FROM pg_stat_activity \
@@ -34,14 +70,8 @@ async fn a_call_reads_what_it_hands_out_however_many_messages_wait() {
         (row.get::<_, i64>(0) == 0).then_some(())
     })
     .await;
-    let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'stream_messages'";
-    let read: i64 = client.query_one(read, &[]).await.unwrap().get(0);
-    // Each message is met when it is chosen, when its body is read, and when it is deleted.
-    let expected = 3 * CALLS * LIMIT as i64;
-    assert!(
-        (expected..2 * expected).contains(&read),
-        "{read} entries of the index"
-    );
+    let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = $1";
+    client.query_one(read, &[&table]).await.unwrap().get(0)
 }
 
 #[actix_rt::test]
@@ -64,8 +94,8 @@ async fn operators_read_on_other_connections_than_collectors() {
     let calls = join_all(places.iter().map(|at| place.store.call(at, &call, &RULES)));
     let reads = async {
         eventually(SOON, "all calls wait", async || {
-            let waiting =
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+            let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database \
+                           WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted";
             let row = client.query_one(waiting, &[]).await.unwrap();
             (row.get::<_, i64>(0) == 4).then_some(())
         })
