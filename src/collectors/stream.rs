@@ -15,7 +15,7 @@ use crate::store::streams::{NewMessage, StreamRules};
 pub const PIX: &str = "pix";
 
 /// Longest key and order key, in bytes.
-const MAX_KEY: usize = 256;
+pub const MAX_KEY: usize = 256;
 
 /// A stream that cannot be declared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! What collectors and operators do to messages and sessions besides collecting.
 
 use super::call::{KeyPath, TokenPath, done, returned};
-use super::{check_key, declared, failed, show};
+use super::{failed, keyed, show};
 use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
@@ -81,10 +81,10 @@ pub async fn nack(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     caller.require_place(&at.stream, &at.key)?;
+    let declared = keyed(&state, &at.stream, &at.key)?;
     let body: NackBody = body::object(&request, &state, payload).await?;
     let delay = duration("delay", body.delay.as_deref().unwrap_or("0s"))?;
     let which = body.ids.map_or(Which::All, Which::Events);
-    let declared = declared(&state, &at.stream)?;
     let polled = state
         .polls
         .refuse(declared, &at.key, &at.token, which, delay)
@@ -112,9 +112,9 @@ pub async fn extend(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     caller.require_place(&at.stream, &at.key)?;
+    let declared = keyed(&state, &at.stream, &at.key)?;
     let body: ExtendBody = body::object(&request, &state, payload).await?;
     let lease = duration("lease", &body.lease)?;
-    let declared = declared(&state, &at.stream)?;
     let polled = state
         .polls
         .extend(declared, &at.key, &at.token, lease)
@@ -150,9 +150,8 @@ pub async fn release(
 ) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Admin)?;
     let KeyPath { stream, key } = at.into_inner();
-    check_key(&key)?;
+    let declared = keyed(&state, &stream, &key)?;
     let body: ReleaseBody = body::object(&request, &state, payload).await?;
-    let declared = declared(&state, &stream)?;
     let released = state.polls.release(declared, &key, body.session).await;
     released.map_err(|error| failed(&error))?;
     tracing::info!(stream, key, session = body.session, "sessions released");

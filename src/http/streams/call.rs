@@ -18,8 +18,8 @@ pub struct KeyPath {
     /// The stream's name.
     #[param(example = "orders")]
     pub stream: String,
-    /// The key.
-    #[param(example = "store-7")]
+    /// The key: at most 256 bytes.
+    #[param(min_length = 1, max_length = 256, example = "store-7")]
     pub key: String,
 }
 
@@ -30,8 +30,8 @@ pub struct TokenPath {
     /// The stream's name.
     #[param(example = "orders")]
     pub stream: String,
-    /// The key.
-    #[param(example = "store-7")]
+    /// The key: at most 256 bytes.
+    #[param(min_length = 1, max_length = 256, example = "store-7")]
     pub key: String,
     /// The last part of `Pull-Next`.
     #[param(example = "AAAAAAAAAAEAAAACrB0zYgD7PzYrW2rE1lS4ng")]

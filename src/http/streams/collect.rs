@@ -1,8 +1,8 @@
 //! `/v1/streams/{stream}/{key}`: collecting the messages of a declared stream.
 
 use super::call::{KeyPath, TokenPath, answer, done};
+use super::keyed;
 use super::view::{CollectedMessages, to_json};
-use super::{check_key, declared};
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::connection::is_closed;
@@ -56,10 +56,9 @@ pub async fn start(
     at: web::Path<KeyPath>,
 ) -> Result<HttpResponse, Problem> {
     caller.require_place(&at.stream, &at.key)?;
-    check_key(&at.key)?;
     let limit = limit(&request)?;
     let is_gone = || is_closed(&request);
-    let declared = declared(&state, &at.stream)?;
+    let declared = keyed(&state, &at.stream, &at.key)?;
     let polled = state.polls.start(declared, &at.key, limit, &is_gone).await;
     answer(
         polled,
@@ -95,7 +94,7 @@ pub async fn next(
     caller.require_place(&at.stream, &at.key)?;
     let limit = limit(&request)?;
     let is_gone = || is_closed(&request);
-    let declared = declared(&state, &at.stream)?;
+    let declared = keyed(&state, &at.stream, &at.key)?;
     let polled = state
         .polls
         .next(declared, &at.key, &at.token, limit, &is_gone)
@@ -124,7 +123,7 @@ pub async fn end(
     at: web::Path<TokenPath>,
 ) -> Result<HttpResponse, Problem> {
     caller.require_place(&at.stream, &at.key)?;
-    let declared = declared(&state, &at.stream)?;
+    let declared = keyed(&state, &at.stream, &at.key)?;
     done(state.polls.end(declared, &at.key, &at.token).await, &at.key)
 }
 

@@ -1,11 +1,12 @@
 //! `POST /api/util/msgs/{ispb}/{number}`: random Pix messages.
 
+use super::check_ispb;
 use crate::collectors::generator;
 use crate::collectors::stream::PIX;
 use crate::config::auth::Scope;
 use crate::config::streams::Generator;
 use crate::event::item;
-use crate::event::pix::{self, PixMessage, is_ispb};
+use crate::event::pix::{self, PixMessage};
 use crate::event::{Event, Source, id};
 use crate::http::HttpState;
 use crate::http::auth::Caller;
@@ -82,11 +83,7 @@ fn checked(state: &HttpState, caller: &Caller, ispb: &str, number: &str) -> Resu
             "random messages are switched off here (pix.generator, pix.enabled)",
         ));
     }
-    if !is_ispb(ispb) {
-        return Err(Problem::bad_request(format!(
-            "the ispb is {ispb:?}, but must have 8 digits"
-        )));
-    }
+    check_ispb(ispb)?;
     caller.require_bound(PIX, ispb)?;
     let parsed = number
         .parse::<u32>()

@@ -13,7 +13,9 @@ use super::listing::{self, parse_query, unreadable};
 use super::openapi::problems::{ListProblems, LookupProblems, SummaryProblems};
 use super::problem::Problem;
 use crate::collectors::polls::Declared;
+use crate::collectors::stream::{MAX_KEY, PIX};
 use crate::config::auth::Scope;
+use crate::event::pix::is_ispb;
 use crate::store::StoreError;
 use crate::store::streams::Place;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -115,12 +117,11 @@ pub async fn place(
     at: web::Path<KeyPath>,
 ) -> Result<HttpResponse, Problem> {
     caller.require(Scope::Read)?;
-    show(&state, declared(&state, &at.stream)?, &at.key).await
+    show(&state, keyed(&state, &at.stream, &at.key)?, &at.key).await
 }
 
 /// The response that shows a key.
 async fn show(state: &HttpState, declared: &Declared, key: &str) -> Result<HttpResponse, Problem> {
-    check_key(key)?;
     let place = Place {
         stream: declared.id,
         key: key.to_owned(),
@@ -139,15 +140,65 @@ fn declared<'a>(state: &'a HttpState, name: &str) -> Result<&'a Declared, Proble
     })
 }
 
-fn check_key(key: &str) -> Result<(), Problem> {
+/// The stream of this name, if a message of it can have this key.
+fn keyed<'a>(state: &'a HttpState, name: &str, key: &str) -> Result<&'a Declared, Problem> {
+    let declared = declared(state, name)?;
+    check_key(name, key)?;
+    Ok(declared)
+}
+
+/// Refuses what no message of the stream has for a key: it would take room in the store for nothing.
+fn check_key(stream: &str, key: &str) -> Result<(), Problem> {
+    if stream == PIX {
+        return check_ispb(key);
+    }
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(Problem::bad_request(format!(
+            "the key has {} bytes, but must have 1 to {MAX_KEY}",
+            key.len()
+        )));
+    }
     match key.contains('\0') {
         true => Err(Problem::bad_request("the key contains U+0000")),
         false => Ok(()),
     }
 }
 
+fn check_ispb(ispb: &str) -> Result<(), Problem> {
+    if is_ispb(ispb) {
+        return Ok(());
+    }
+    Err(Problem::bad_request(format!(
+        "the ispb is {ispb:?}, but must have 8 digits"
+    )))
+}
+
 /// The store failed. What was asked may have been done: a repeat with the same id gets the same answer.
 fn failed(error: &StoreError) -> Problem {
     tracing::warn!(kind = error.kind().as_str(), %error, "a call of a collector failed");
     Problem::unavailable("the store cannot answer now; repeat the request")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_one_that_a_message_can_have() {
+        let longest = "é".repeat(MAX_KEY / 2);
+        let longer = format!("{longest}k");
+        for (stream, key, fits) in [
+            ("orders", "k", true),
+            ("orders", longest.as_str(), true),
+            ("orders", longer.as_str(), false),
+            ("orders", "", false),
+            ("orders", "a\0", false),
+            (PIX, "00000000", true),
+            (PIX, "k", false),
+            (PIX, "", false),
+            (PIX, "000000000", false),
+        ] {
+            assert_eq!(check_key(stream, key).is_ok(), fits, "{stream} {key:?}");
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! `/api/pix`: the Pix message interface.
 
 use super::call::{answer, done};
+use super::check_ispb;
 use crate::collectors::Polled;
 use crate::collectors::polls::Declared;
 use crate::collectors::stream::PIX;
-use crate::event::pix::is_ispb;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
 use crate::http::connection::is_closed;
@@ -48,11 +48,7 @@ fn stream<'a>(state: &'a HttpState, caller: &Caller, ispb: &str) -> Result<&'a D
     let stream = state.polls.stream(PIX).ok_or_else(|| {
         Problem::missing("the Pix message interface is switched off (pix.enabled)")
     })?;
-    if !is_ispb(ispb) {
-        return Err(Problem::bad_request(format!(
-            "the ispb is {ispb:?}, but must have 8 digits"
-        )));
-    }
+    check_ispb(ispb)?;
     caller.require_place(PIX, ispb)?;
     Ok(stream)
 }

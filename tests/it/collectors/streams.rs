@@ -11,6 +11,7 @@ on_both_stores! {
     messages_that_are_given_back_come_again_and_end_as_dead_letters,
     one_order_key_is_with_one_session_at_a_time,
     a_message_behind_many_of_an_order_key_that_another_has_comes_at_once,
+    a_key_that_no_message_can_have_is_refused_by_every_route,
 }
 
 pub async fn app(place: &Place, stream: Value) -> App {
@@ -186,4 +187,39 @@ async fn a_message_behind_many_of_an_order_key_that_another_has_comes_at_once(pl
     // Without a wait: the first look is all there is.
     let other = api.get("/v1/streams/orders/s/start").await;
     assert_eq!(numbers(&other), [0]);
+}
+
+async fn a_key_that_no_message_can_have_is_refused_by_every_route(place: &Place) {
+    let stream =
+        json!({"name": "orders", "on": ["order.*"], "key": "eventData.store", "wait": "0s"});
+    let app = app(place, stream).await;
+    let api = Api::of(&app);
+    let longest = "%C3%A9".repeat(128);
+    let longer = format!("{longest}k");
+    for (stream, key) in [
+        ("orders", longer.as_str()),
+        ("orders", "a%00"),
+        ("pix", "abc"),
+        ("pix", "123456789"),
+        ("pix", "1234567a"),
+    ] {
+        let of = |rest: &str| format!("/v1/streams/{stream}/{key}{rest}");
+        for path in ["", "/start", "/sometoken"].map(of) {
+            api.get(&path).await.assert_problem(StatusCode::BAD_REQUEST);
+        }
+        let answer = api.delete(&of("/sometoken")).await;
+        answer.assert_problem(StatusCode::BAD_REQUEST);
+        for (rest, body) in [
+            ("/release", json!({})),
+            ("/sometoken/nack", json!({})),
+            ("/sometoken/extend", json!({"lease": "1m"})),
+        ] {
+            let answer = api.post(&of(rest), &body).await;
+            answer.assert_problem(StatusCode::BAD_REQUEST);
+        }
+    }
+    let keys = api.get("/v1/streams/orders").await.json()["keys"].clone();
+    assert_eq!(keys, json!([]), "no session was opened");
+    let path = format!("/v1/streams/orders/{longest}/start");
+    assert_eq!(api.get(&path).await.status, StatusCode::NO_CONTENT);
 }
