@@ -85,10 +85,10 @@ fn checked(state: &HttpState, caller: &Caller, ispb: &str, number: &str) -> Resu
     }
     check_ispb(ispb)?;
     caller.require_bound(PIX, ispb)?;
-    let parsed = number
-        .parse::<u32>()
-        .ok()
-        .filter(|number| (1..=MOST).contains(number));
+    // A sign would be parsed too.
+    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit());
+    let parsed = number.parse::<u32>().ok().filter(|_| is_plain);
+    let parsed = parsed.filter(|number| (1..=MOST).contains(number));
     parsed.ok_or_else(|| {
         Problem::bad_request(format!(
             "the number is {number:?}, but must lie between 1 and {MOST}"

@@ -53,14 +53,25 @@ fn stream<'a>(state: &'a HttpState, caller: &Caller, ispb: &str) -> Result<&'a D
     Ok(stream)
 }
 
-/// How many messages the answer may have: several only if the client says that it takes an array.
+/// Whether the answer may have several messages: only if the client says that it takes an array.
 fn many(request: &HttpRequest) -> bool {
     let accepted = request.headers().get_all(ACCEPT);
     accepted
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .map(|part| part.split(';').next().unwrap_or_default().trim())
-        .any(|part| part.eq_ignore_ascii_case("multipart/json"))
+        .any(takes_an_array)
+}
+
+/// Whether a part of `Accept` is the type of arrays, and its weight is not 0, which means that it is not acceptable.
+fn takes_an_array(part: &str) -> bool {
+    let mut parts = part.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let is_zero = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or_default();
+        let weight = value.trim().parse::<f32>();
+        name.trim().eq_ignore_ascii_case("q") && weight.is_ok_and(|weight| weight <= 0.0)
+    };
+    kind.eq_ignore_ascii_case("multipart/json") && !parts.any(is_zero)
 }
 
 fn limit(many: bool) -> usize {

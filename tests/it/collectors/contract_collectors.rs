@@ -91,7 +91,16 @@ async fn a_wrong_ispb_or_number_is_a_400(api: &Api) {
             .await
             .assert_problem(StatusCode::BAD_REQUEST);
     }
-    for number in ["0", "10001", "-1", "x", "1.5", "99999999999999999999"] {
+    for number in [
+        "0",
+        "10001",
+        "-1",
+        "+5",
+        "%2B5",
+        "x",
+        "1.5",
+        "99999999999999999999",
+    ] {
         let path = format!("/api/util/msgs/{}/{number}", fresh_ispb());
         api.send(Method::POST, &path, None)
             .await

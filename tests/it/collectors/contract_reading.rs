@@ -22,9 +22,15 @@ on_both_servers! {
 
 async fn accept_absent_or_json_gets_one_message_as_an_object(api: &Api) {
     let ispb = fresh_ispb();
-    api.make(&ispb, 3).await;
+    api.make(&ispb, 5).await;
     let mut path = start(&ispb);
-    for accept in [None, Some("application/json"), Some("*/*")] {
+    for accept in [
+        None,
+        Some("application/json"),
+        Some("*/*"),
+        Some("multipart/json;q=0"),
+        Some("application/json, Multipart/JSON; charset=utf-8; Q=0.000"),
+    ] {
         let answer = api.send(Method::GET, &path, accept).await;
         assert!(answer.json().is_object(), "{answer:?}");
         path = answer.next();
