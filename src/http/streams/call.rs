@@ -6,7 +6,7 @@ use crate::http::problem::Problem;
 use crate::store::StoreError;
 use crate::store::streams::Delivered;
 use actix_web::HttpResponse;
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Deserialize;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -38,6 +38,9 @@ pub struct TokenPath {
     pub token: String,
 }
 
+/// `Cache-Control`: a call changes the session, so its answer is of no use to anyone else, and of none later.
+const NOT_STORED: &str = "no-store";
+
 /// The answer with messages, or with none, and the path of the next call.
 pub(super) fn answer(
     polled: Result<Polled, StoreError>,
@@ -48,9 +51,11 @@ pub(super) fn answer(
     match polled.map_err(|error| failed(&error))? {
         Polled::Messages { next, messages } => Ok(HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "application/json"))
+            .insert_header((CACHE_CONTROL, NOT_STORED))
             .insert_header(("Pull-Next", path(&next)))
             .body(body(messages))),
         Polled::Nothing { next } => Ok(HttpResponse::NoContent()
+            .insert_header((CACHE_CONTROL, NOT_STORED))
             .insert_header(("Pull-Next", path(&next)))
             .finish()),
         other => Err(refused(other, key)),
@@ -68,7 +73,9 @@ pub(super) fn returned(polled: Result<Polled, StoreError>, key: &str) -> Result<
 /// The empty object, of a call that hands out no messages.
 pub(super) fn done(polled: Result<Polled, StoreError>, key: &str) -> Result<HttpResponse, Problem> {
     returned(polled, key)?;
-    Ok(HttpResponse::Ok().json(serde_json::json!({})))
+    Ok(HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, NOT_STORED))
+        .json(serde_json::json!({})))
 }
 
 /// What a collector is told when it gets no answer of its stream.

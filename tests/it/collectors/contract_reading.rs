@@ -13,6 +13,7 @@ on_both_servers! {
     an_answer_comes_as_soon_as_one_message_is_there_and_never_waits_to_fill_ten,
     no_message_within_eight_seconds_is_a_204_without_a_body,
     every_200_and_204_has_pull_next_with_the_path,
+    no_200_and_204_may_be_stored_by_a_cache,
     a_204_is_followed_like_a_200,
     an_id_that_was_answered_gets_the_same_messages_until_its_successor_was_used,
     a_second_get_on_a_waiting_id_takes_the_poll_over,
@@ -135,6 +136,26 @@ async fn every_200_and_204_has_pull_next_with_the_path(api: &Api) {
         assert!(
             id.is_some_and(|id| !id.is_empty() && !id.contains('/')),
             "{next}"
+        );
+    }
+}
+
+async fn no_200_and_204_may_be_stored_by_a_cache(api: &Api) {
+    let ispb = fresh_ispb();
+    api.make(&ispb, 1).await;
+    let with = api.get(&start(&ispb)).await;
+    let without = api.get(&with.next()).await;
+    let ended = api.delete(&without.next()).await;
+    let stop = format!("/api/pix/{ispb}/stream/stop");
+    for (answer, status) in [
+        (with, StatusCode::OK),
+        (without, StatusCode::NO_CONTENT),
+        (ended, StatusCode::OK),
+        (api.get(&stop).await, StatusCode::OK),
+    ] {
+        assert_eq!(
+            (answer.status, answer.cache_control.as_deref()),
+            (status, Some("no-store"))
         );
     }
 }

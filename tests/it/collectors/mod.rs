@@ -45,6 +45,7 @@ pub struct Answer {
     pub kind: String,
     pub next: Option<String>,
     pub retry_after: Option<u64>,
+    pub cache_control: Option<String>,
     pub text: String,
 }
 
@@ -95,6 +96,7 @@ async fn read(response: Response) -> reqwest::Result<Answer> {
         kind: header("content-type").unwrap_or_default(),
         next: header("pull-next"),
         retry_after: header("retry-after").map(|seconds| seconds.parse().unwrap()),
+        cache_control: header("cache-control"),
         text: response.text().await?,
     })
 }
