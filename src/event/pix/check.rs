@@ -1,9 +1,9 @@
 //! The fields of a Pix message as they come, and what is wrong with them.
 
 use super::amount::Cents;
-use super::{ACCOUNT_TYPES, Party, PixMessage, PixRules, document, is_ispb};
+use super::{ACCOUNT_TYPES, Party, PixMessage, PixRules, document, is_ispb, time};
 use crate::event::item::FieldError;
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::NaiveDateTime;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -45,10 +45,10 @@ fn read(data: &str, rules: PixRules, found: &mut Vec<FieldError>) -> Option<PixM
     let free_text = object.optional_text("campoLivre", MAX_TEXT);
     let tx_id = object.optional_text("txId", MAX_TX_ID);
     let paid_at = object.text("dataHoraPagamento", 40).and_then(|text| {
-        let time = DateTime::parse_from_rfc3339(&text);
+        let time = time::parse(&text);
         let reason = "must be a time such as 2022-07-23T19:47:18.108Z";
-        time.map_err(|_| object.error("dataHoraPagamento", reason))
-            .ok()
+        object.check("dataHoraPagamento", time.is_none().then_some(reason));
+        time
     });
     object.end();
     let party = |name: &str, value: Option<&RawValue>, found: &mut Vec<FieldError>| {
@@ -68,7 +68,7 @@ fn read(data: &str, rules: PixRules, found: &mut Vec<FieldError>) -> Option<PixM
         receiver: receiver?,
         free_text: free_text?,
         tx_id: tx_id?,
-        paid_at: paid_at?.with_timezone(&Utc),
+        paid_at: paid_at?,
     })
 }
 

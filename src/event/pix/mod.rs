@@ -4,10 +4,11 @@
 pub mod amount;
 mod check;
 pub mod document;
+mod time;
 
 use super::item::FieldError;
 use amount::Cents;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
@@ -81,8 +82,7 @@ impl Serialize for PixMessage {
         object.serialize_field("recebedor", &self.receiver)?;
         object.serialize_field("campoLivre", &self.free_text)?;
         object.serialize_field("txId", &self.tx_id)?;
-        let paid_at = self.paid_at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-        object.serialize_field("dataHoraPagamento", &paid_at)?;
+        object.serialize_field("dataHoraPagamento", &time::to_text(self.paid_at))?;
         object.end()
     }
 }

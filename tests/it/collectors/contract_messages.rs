@@ -89,7 +89,7 @@ async fn the_same_end_to_end_id_arriving_twice_is_one_message(api: &Api) {
 
 async fn an_invalid_message_is_refused_before_it_is_accepted(api: &Api) {
     let ispb = fresh_ispb();
-    let wrong: [(&str, Value, &str); 9] = [
+    let wrong: [(&str, Value, &str); 11] = [
         ("/valor", json!("90.20"), "eventData.valor"),
         ("/valor", json!(0), "eventData.valor"),
         ("/valor", json!(1.005), "eventData.valor"),
@@ -109,6 +109,16 @@ async fn an_invalid_message_is_refused_before_it_is_accepted(api: &Api) {
         (
             "/dataHoraPagamento",
             json!("yesterday"),
+            "eventData.dataHoraPagamento",
+        ),
+        (
+            "/dataHoraPagamento",
+            json!("2022-07-23 19:47:18Z"),
+            "eventData.dataHoraPagamento",
+        ),
+        (
+            "/dataHoraPagamento",
+            json!("2022-07-23T19:47:60Z"),
             "eventData.dataHoraPagamento",
         ),
     ];
