@@ -5,6 +5,9 @@ use crate::event::pix::is_ispb;
 use serde::Deserialize;
 use std::sync::Arc;
 
+/// The stream of Pix messages, whose keys are ISPBs.
+const PIX: &str = "pix";
+
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -68,7 +71,7 @@ impl ApiKey {
     /// What it may collect, if it is bound.
     pub fn bound_to(&self) -> Option<Bound> {
         let (stream, key) = match (&self.ispb, &self.stream) {
-            (Some(ispb), _) => ("pix", ispb.as_str()),
+            (Some(ispb), _) => (PIX, ispb.as_str()),
             (None, stream) => stream.as_ref()?.split_once('/')?,
         };
         Some(Bound {
@@ -96,6 +99,12 @@ impl ApiKey {
             .is_none_or(|bound| bound.stream.is_empty() || bound.key.is_empty())
         {
             return Some(format!("the stream of {name:?} must be STREAM/KEY"));
+        }
+        let is_ispb = |bound: &Bound| bound.stream != PIX || is_ispb(&bound.key);
+        if !self.bound_to().as_ref().is_none_or(is_ispb) {
+            return Some(format!(
+                "the key in the stream of {name:?} must be an ISPB of 8 digits, as those of {PIX} are"
+            ));
         }
         let beyond = |scope: &&Scope| matches!(scope, Scope::Read | Scope::Admin);
         self.scopes.iter().find(beyond).map(|scope| {
@@ -150,6 +159,55 @@ impl AuthSettings {
                     format!("{:?} has no scopes, so it may do nothing", key.name),
                 ));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Sources;
+
+    fn flaw(bound_to: &str) -> Option<String> {
+        let hash = "0".repeat(64);
+        let text = format!(
+            "[[auth.keys]]\nname = \"bank\"\nhash = \"sha256:{hash}\"\nscopes = [\"collect\"]\n{bound_to}\n\
+             [[streams]]\nname = \"orders\"\non = [\"order.*\"]\nkey = \"eventData.store\"\n"
+        );
+        Sources::from_text(&text)
+            .load()
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_key_is_bound_to_what_there_can_be() {
+        for fits in [
+            "",
+            "ispb = \"12345678\"",
+            "stream = \"pix/12345678\"",
+            "stream = \"orders/store-7\"",
+            "stream = \"orders/a/b\"",
+        ] {
+            assert_eq!(flaw(fits), None, "{fits}");
+        }
+        for (bound_to, reason) in [
+            ("ispb = \"1234567\"", "8 digits"),
+            ("stream = \"pix/abc\"", "8 digits"),
+            ("stream = \"pix/123456789\"", "8 digits"),
+            ("stream = \"orders/\"", "STREAM/KEY"),
+            ("stream = \"orders\"", "STREAM/KEY"),
+        ] {
+            let flaw = flaw(bound_to).unwrap_or_default();
+            assert!(flaw.contains(reason), "{bound_to}: {flaw}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "service")]
+    fn a_key_is_not_bound_to_a_stream_that_is_not_declared() {
+        for stream in ["nope/x", "order/store-7"] {
+            let flaw = flaw(&format!("stream = {stream:?}")).unwrap_or_default();
+            assert!(flaw.contains("not declared"), "{stream}: {flaw}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Settings of pull streams and of the Pix message interface.
 
+use super::auth::ApiKey;
 use super::reactions::check_name;
-use super::{Invalid, in_range, units};
+use super::{Invalid, Settings, in_range, units};
 use crate::event::pix::PixRules;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -123,6 +124,28 @@ pub(super) fn validate(streams: &[StreamSettings], found: &mut Vec<Invalid>) {
             found.push(Invalid::new(&format!("{at}.name"), reason));
         }
     }
+}
+
+/// API keys that are bound to a stream which the settings do not declare: they could collect nothing. Not a part of what
+/// a reload checks, since a key takes effect then, and its stream at the next start.
+pub(super) fn bound_to_none(settings: &Settings) -> Vec<Invalid> {
+    let flaw = |(index, key): (usize, &ApiKey)| {
+        let bound = key.bound_to()?;
+        let mut names = settings.streams.iter().map(|one| &one.name);
+        let is_declared = bound.stream == PIX || names.any(|name| *name == bound.stream);
+        let reason = format!(
+            "{:?} is bound to the stream {:?}, which is not declared under streams",
+            key.name, bound.stream
+        );
+        (!is_declared).then(|| Invalid::new(&format!("auth.keys[{index}]"), reason))
+    };
+    settings
+        .auth
+        .keys
+        .iter()
+        .enumerate()
+        .filter_map(flaw)
+        .collect()
 }
 
 /// Who may have random messages made.

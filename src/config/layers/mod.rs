@@ -82,6 +82,8 @@ impl Sources {
                     reason: error.to_string().trim().to_owned(),
                 })?;
         let invalid = settings.validate();
+        #[cfg(feature = "service")]
+        let invalid = [invalid, super::streams::bound_to_none(&settings)].concat();
         if invalid.is_empty() {
             Ok(settings)
         } else {
