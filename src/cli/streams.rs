@@ -140,10 +140,15 @@ async fn release(settings: Settings, args: ReleaseArgs) -> anyhow::Result<ExitCo
         session,
         server,
     } = args;
-    if let WhereDone::There(server) = server.place(&settings)? {
+    // Kept to the end, since it may hold the lock of the file.
+    let done_by = server.place(&settings)?;
+    let had_sessions = if let WhereDone::There(server) = &done_by {
+        let path = format!("/v1/streams/{}/{}", escaped(&stream), escaped(&key));
+        let had_sessions = check(&stream, &server.get(&path).await?, session)?;
         let body = json!({"session": session}).to_string();
-        let path = format!("/v1/streams/{}/{}/release", escaped(&stream), escaped(&key));
+        let path = format!("{path}/release");
         let _: PlaceView = server.post(&path, body.as_bytes()).await?;
+        had_sessions
     } else {
         let store = crate::app::store::open(&settings).await?;
         let id = find(&*store, &stream).await?.id;
@@ -159,10 +164,39 @@ async fn release(settings: Settings, args: ReleaseArgs) -> anyhow::Result<ExitCo
             stream: id,
             key: key.clone(),
         };
+        let had_sessions = check(&stream, &store.place(&place).await?.into(), session)?;
         store
             .call(&place, &Call::Release { session }, &declared.rules)
             .await?;
+        had_sessions
+    };
+    let key = printable(&key);
+    match session {
+        Some(session) => println!("session {session} of {key} is ended"),
+        None if had_sessions => println!("the sessions of {key} are ended"),
+        None => println!("{key} has no sessions"),
     }
-    println!("the sessions of {key} are ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the key has sessions.
+///
+/// # Errors
+/// There is no such key, or it has no such session.
+fn check(stream: &str, found: &PlaceView, session: Option<i64>) -> anyhow::Result<bool> {
+    let key = printable(&found.key);
+    let mut sessions = found.sessions.iter();
+    match session {
+        Some(id) if !sessions.any(|one| one.id == id) => {
+            bail!(
+                "there is no session {id} of {key}; `eclusa streams show {stream} {key}` shows all"
+            )
+        }
+        None if found.sessions.is_empty() && found.waiting == 0 => {
+            bail!(
+                "the stream {stream} has nothing under {key}; `eclusa streams show {stream}` lists its keys"
+            )
+        }
+        _ => Ok(!found.sessions.is_empty()),
+    }
 }

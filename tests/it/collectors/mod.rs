@@ -4,6 +4,7 @@ mod amqp;
 mod bound_keys;
 mod changed_settings;
 mod collection;
+mod command_line;
 mod contract_collectors;
 mod contract_endpoints;
 mod contract_messages;
