@@ -136,7 +136,7 @@ impl Flow {
         let followers = followers
             .start(Arc::clone(&whole), options, &starter)
             .await?;
-        let (polls, collectors) = collectors.start(&whole, &followers.watch, &starter);
+        let (polls, collectors) = collectors.start(&settings, &whole, &followers.watch, &starter);
         let bytes = usize::try_from(settings.ingest.max_in_flight.as_u64()).unwrap_or(usize::MAX);
         let budget = Budget::new(bytes);
         let read_waiters = ReadWaiters::default();

@@ -31,7 +31,7 @@ pub enum Polled {
     Nothing { next: String },
     /// All slots of the key are taken, at least for this time.
     Full { after: Duration },
-    /// A later call with the same token waits now, or the session has ended.
+    /// A later call with the same token has taken the poll over, or the session has ended.
     Gone,
     /// The token is none of this key.
     Unknown,
@@ -49,6 +49,8 @@ pub struct Polls {
     pub(super) streams: Arc<BTreeMap<String, Declared>>,
     pub(super) tokens: Tokens,
     pub(super) waiters: Waiters,
+    /// Other processes may answer calls too.
+    pub(super) is_shared: bool,
     pub(super) lifecycle: Lifecycle,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -235,7 +237,13 @@ impl Polls {
         let place = place(declared, key);
         let rules = &declared.stream.rules;
         let until = Instant::now() + rules.wait;
-        let waiter = self.waiters.join(&place);
+        let session = match &call {
+            Call::Next { ticket, .. } => Some(ticket.session),
+            _ => None,
+        };
+        let waiter = self.waiters.join(&place, session);
+        // What the collector is to ask with if it gets no messages.
+        let mut held: Option<Ticket> = None;
         loop {
             // From before the call on, so that no message is missed in between.
             let woken = waiter.woken();
@@ -244,7 +252,18 @@ impl Polls {
                 wait: left,
                 ..rules.clone()
             };
-            let reply = self.call(declared, &place, &call, &rules).await?;
+            let called = self.call(declared, &place, &call, &rules).await;
+            let reply = match (called, held) {
+                (Err(error), Some(next)) if left.is_zero() => {
+                    // There was nothing so far, and the next call shows what holds then.
+                    tracing::debug!(%error, "a wait ends without a last look");
+                    return Ok(self.nothing(&place, next));
+                }
+                (called, _) => called?,
+            };
+            if held.is_none() && matches!(reply, Reply::Messages { .. } | Reply::Waiting { .. }) {
+                waiter.wake_session();
+            }
             if let Reply::Messages {
                 next,
                 row: Some(row),
@@ -265,6 +284,7 @@ impl Polls {
             else {
                 return Ok(self.polled(&place, reply));
             };
+            held = Some(next);
             call = Call::Next {
                 ticket: next,
                 limit,
@@ -274,18 +294,22 @@ impl Polls {
                 // There are others, or what waited behind the acknowledged ones can be had now.
                 continue;
             }
-            let nothing = Polled::Nothing {
-                next: self.tokens.write(&place, next),
-            };
-            tokio::select! {
-                () = woken => {
-                    if is_gone() {
-                        return Ok(nothing);
-                    }
+            if !left.is_zero() {
+                tokio::select! {
+                    biased;
+                    () = woken => if !is_gone() { continue },
+                    () = self.lifecycle.reached(Phase::Draining) => {}
+                    // Another process may have ended the session, or have a later call with its token.
+                    () = tokio::time::sleep_until(until.into()) => if self.is_shared && !is_gone() { continue },
                 }
-                () = tokio::time::sleep_until(until.into()) => return Ok(nothing),
-                () = self.lifecycle.reached(Phase::Draining) => return Ok(nothing),
             }
+            return Ok(self.nothing(&place, next));
+        }
+    }
+
+    fn nothing(&self, place: &Place, next: Ticket) -> Polled {
+        Polled::Nothing {
+            next: self.tokens.write(place, next),
         }
     }
 
@@ -312,9 +336,7 @@ impl Polls {
                 next: self.tokens.write(place, next),
                 messages,
             },
-            Reply::Waiting { next, .. } => Polled::Nothing {
-                next: self.tokens.write(place, next),
-            },
+            Reply::Waiting { next, .. } => self.nothing(place, next),
             Reply::Full { after } => Polled::Full { after },
             Reply::TakenOver | Reply::Gone => Polled::Gone,
             Reply::Unknown => Polled::Unknown,

@@ -6,6 +6,7 @@ use super::stream::Stream;
 use super::token::Tokens;
 use super::waiters::Waiters;
 use super::watch::{StreamWatch, StreamWatchParams};
+use crate::config::{Mode, Settings};
 use crate::followers::{Followers, LogWatch, while_away};
 use crate::store::{Store, StoreError};
 use crate::supervision::{Mailbox, Starter};
@@ -53,6 +54,7 @@ impl Collectors {
     /// Starts the actors on a thread of their own.
     pub fn start(
         self,
+        settings: &Settings,
         store: &Arc<dyn Store>,
         log: &LogWatch,
         starter: &Starter,
@@ -62,6 +64,7 @@ impl Collectors {
             streams: Arc::new(self.streams),
             tokens: self.tokens,
             waiters: Waiters::default(),
+            is_shared: settings.mode() != Mode::Embedded,
             lifecycle: starter.lifecycle.clone(),
             metrics: Arc::clone(&starter.metrics),
         };

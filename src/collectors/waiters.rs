@@ -3,9 +3,9 @@
 use crate::store::streams::Place;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
 
 /// The calls of this process that wait.
 #[derive(Clone, Default)]
@@ -16,10 +16,13 @@ pub(super) struct Waiters {
 #[derive(Default)]
 struct WaitersInner {
     places: Mutex<HashMap<Place, Waiting>>,
+    /// By the sessions of their tokens: a call may take over the one that waits with the same token.
+    sessions: Mutex<HashMap<i64, Waiting>>,
     /// Raised when a place is waited for that was not.
     joined: Notify,
 }
 
+#[derive(Default)]
 struct Waiting {
     calls: usize,
     news: Arc<Notify>,
@@ -30,23 +33,21 @@ pub(super) struct Waiter {
     waiters: Waiters,
     place: Place,
     news: Arc<Notify>,
+    session: Option<(i64, Arc<Notify>)>,
 }
 
 impl Waiters {
-    pub(super) fn join(&self, place: &Place) -> Waiter {
-        let mut places = self.inner.places.lock();
-        let waiting = places.entry(place.clone()).or_insert_with(|| {
+    /// Begins to wait for a place, with a token of this session if there is one.
+    pub(super) fn join(&self, place: &Place, session: Option<i64>) -> Waiter {
+        let (news, is_first) = enter(&self.inner.places, place.clone());
+        if is_first {
             self.inner.joined.notify_one();
-            Waiting {
-                calls: 0,
-                news: Arc::default(),
-            }
-        });
-        waiting.calls += 1;
+        }
         Waiter {
             waiters: self.clone(),
             place: place.clone(),
-            news: Arc::clone(&waiting.news),
+            news,
+            session: session.map(|session| (session, enter(&self.inner.sessions, session).0)),
         }
     }
 
@@ -75,21 +76,60 @@ impl Waiters {
     }
 }
 
+/// Adds a call. What wakes it, and whether it is the first one.
+fn enter<K: Eq + Hash>(all: &Mutex<HashMap<K, Waiting>>, key: K) -> (Arc<Notify>, bool) {
+    let mut all = all.lock();
+    let waiting = all.entry(key).or_default();
+    waiting.calls += 1;
+    (Arc::clone(&waiting.news), waiting.calls == 1)
+}
+
+/// Takes a call out.
+fn leave<K: Eq + Hash>(all: &Mutex<HashMap<K, Waiting>>, key: &K) {
+    let mut all = all.lock();
+    if let Some(waiting) = all.get_mut(key) {
+        waiting.calls = waiting.calls.saturating_sub(1);
+        if waiting.calls == 0 {
+            all.remove(key);
+        }
+    }
+}
+
 impl Waiter {
-    /// Ends when the place is woken after this call of the function.
-    pub(super) fn woken(&self) -> OwnedNotified {
-        Arc::clone(&self.news).notified_owned()
+    /// Ends when the place or the session is woken after this call of the function.
+    pub(super) fn woken(&self) -> impl Future<Output = ()> + use<> {
+        let of_place = Arc::clone(&self.news).notified_owned();
+        let session = self.session.as_ref();
+        let of_session = session.map(|(_, news)| Arc::clone(news).notified_owned());
+        async move {
+            match of_session {
+                Some(of_session) => tokio::select! {
+                    () = of_place => {}
+                    () = of_session => {}
+                },
+                None => of_place.await,
+            }
+        }
+    }
+
+    /// Has the calls of the session ask again if there is another one: this one has taken it over, or the other way
+    /// round, and the store knows.
+    pub(super) fn wake_session(&self) {
+        let Some((session, _)) = &self.session else {
+            return;
+        };
+        let sessions = self.waiters.inner.sessions.lock();
+        if let Some(waiting) = sessions.get(session).filter(|waiting| waiting.calls > 1) {
+            waiting.news.notify_waiters();
+        }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut places = self.waiters.inner.places.lock();
-        if let Some(waiting) = places.get_mut(&self.place) {
-            waiting.calls = waiting.calls.saturating_sub(1);
-            if waiting.calls == 0 {
-                places.remove(&self.place);
-            }
+        leave(&self.waiters.inner.places, &self.place);
+        if let Some((session, _)) = &self.session {
+            leave(&self.waiters.inner.sessions, session);
         }
     }
 }
@@ -99,23 +139,47 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
+    fn place() -> Place {
+        Place {
+            stream: 1,
+            key: "k".to_owned(),
+        }
+    }
+
     #[tokio::test]
     async fn what_comes_between_the_look_and_the_wait_is_not_missed() {
         let waiters = Waiters::default();
-        let place = Place {
-            stream: 1,
-            key: "k".to_owned(),
-        };
-        let waiter = waiters.join(&place);
+        let waiter = waiters.join(&place(), None);
         let woken = waiter.woken();
-        waiters.wake(&place);
+        waiters.wake(&place());
         assert!(woken.now_or_never().is_some());
         assert!(waiter.woken().now_or_never().is_none());
         assert_eq!(waiters.keys(1), ["k"]);
-        let second = waiters.join(&place);
+        let second = waiters.join(&place(), None);
         drop(waiter);
         assert!(!waiters.is_empty());
         drop(second);
         assert!(waiters.is_empty() && waiters.keys(1).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_calls_of_a_session_are_woken_if_there_are_several() {
+        let waiters = Waiters::default();
+        let [opens, other, first] =
+            [None, Some(8), Some(7)].map(|session| waiters.join(&place(), session));
+        let alone = first.woken();
+        first.wake_session();
+        assert!(alone.now_or_never().is_none());
+        let woken = [&opens, &other, &first].map(Waiter::woken);
+        let second = waiters.join(&place(), Some(7));
+        second.wake_session();
+        let woken = woken.map(|one| one.now_or_never().is_some());
+        assert_eq!(woken, [false, false, true]);
+        drop(second);
+        let alone = first.woken();
+        first.wake_session();
+        assert!(alone.now_or_never().is_none());
+        drop((opens, other, first));
+        assert!(waiters.is_empty() && waiters.inner.sessions.lock().is_empty());
     }
 }

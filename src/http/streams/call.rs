@@ -87,7 +87,8 @@ fn refused(polled: Polled, key: &str) -> Problem {
         .after(after.max(Duration::from_secs(1))),
         Polled::Unknown => Problem::missing(format!("no stream of {key} ever had this id")),
         _ => Problem::gone(
-            "this stream has ended or lapsed, or a newer id of it was used; begin again with start",
+            "this stream has ended or lapsed, or a newer id of it was used, or a later call with this one; where no \
+             other call goes on with it, begin again with start",
         ),
     }
 }

@@ -17,6 +17,8 @@ on_both_servers! {
     a_204_is_followed_like_a_200,
     an_id_that_was_answered_gets_the_same_messages_until_its_successor_was_used,
     a_second_get_on_a_waiting_id_takes_the_poll_over,
+    a_poll_that_is_taken_over_ends_at_once_with_a_410,
+    a_poll_whose_stream_is_ended_ends_at_once_with_a_410,
     the_acknowledgement_is_committed_before_the_wait_and_the_lease_is_taken_when_messages_are_there,
     after_delete_the_id_is_dead_and_collecting_begins_at_start,
 }
@@ -210,7 +212,67 @@ async fn a_second_get_on_a_waiting_id_takes_the_poll_over(api: &Api) {
     };
     let (earlier, later) = tokio::join!(api.get(&path), later);
     assert_eq!(later.ids().len(), 1);
-    assert_ne!(earlier.status, StatusCode::OK);
+    earlier.assert_problem(StatusCode::GONE);
+}
+
+/// Well below what a poll takes without a message.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
+/// When a call waits that has acknowledged what there was.
+async fn waits(api: &Api, ispb: &str) -> Instant {
+    let waits = async || (api.level(ispb).await.1 == [0]).then_some(());
+    eventually(SOON, "it waits", waits).await;
+    Instant::now()
+}
+
+async fn a_poll_that_is_taken_over_ends_at_once_with_a_410(api: &Api) {
+    let ispb = fresh_ispb();
+    api.make(&ispb, 1).await;
+    let path = api.get(&start(&ispb)).await.next();
+    let earlier = async {
+        let answer = api.get(&path).await;
+        let ended = Instant::now();
+        // The later one goes on.
+        api.make(&ispb, 1).await;
+        (answer, ended)
+    };
+    let later = async {
+        let began = waits(api, &ispb).await;
+        (api.get(&path).await, began)
+    };
+    let ((earlier, ended), (later, began)) = tokio::join!(earlier, later);
+    earlier.assert_problem(StatusCode::GONE);
+    assert!(ended < began + AT_ONCE, "{:?}", ended - began);
+    assert_eq!(later.ids().len(), 1);
+}
+
+async fn a_poll_whose_stream_is_ended_ends_at_once_with_a_410(api: &Api) {
+    for by in ["delete", "stop", "release"] {
+        let ispb = fresh_ispb();
+        api.make(&ispb, 1).await;
+        let path = api.get(&start(&ispb)).await.next();
+        let ending = async {
+            let began = waits(api, &ispb).await;
+            let status = match by {
+                "delete" => api.delete(&path).await.status,
+                "stop" => {
+                    api.get(&format!("/api/pix/{ispb}/stream/stop"))
+                        .await
+                        .status
+                }
+                _ => {
+                    let path = format!("/v1/streams/pix/{ispb}/release");
+                    api.post(&path, &serde_json::json!({})).await.status
+                }
+            };
+            assert_eq!(status, StatusCode::OK, "{by}");
+            began
+        };
+        let polling = async { (api.get(&path).await, Instant::now()) };
+        let ((answer, ended), began) = tokio::join!(polling, ending);
+        answer.assert_problem(StatusCode::GONE);
+        assert!(ended < began + AT_ONCE, "{by}: {:?}", ended - began);
+    }
 }
 
 async fn the_acknowledgement_is_committed_before_the_wait_and_the_lease_is_taken_when_messages_are_there(

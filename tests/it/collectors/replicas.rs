@@ -212,3 +212,35 @@ async fn a_message_that_is_committed_while_a_poll_waits_is_answered_on_either_re
         assert!(took < QUICK, "{took:?}, polled {polled}, told {told}");
     }
 }
+
+#[tokio::test]
+async fn a_poll_that_another_replica_has_taken_over_or_ended_ends_with_a_410() {
+    let url = Postgres::shared().await.database().await;
+    let builder = || App::builder().postgres(&url).set("pix.wait", "3s");
+    let replicas = join_all((0..2).map(|_| builder().start())).await;
+    let apis = [Api::of(&replicas[0]), Api::of(&replicas[1])];
+    for taken_over in [true, false] {
+        let ispb = fresh_ispb();
+        apis[0].make(&ispb, 1).await;
+        let path = apis[0].get(&start(&ispb)).await.next();
+        let other = async {
+            let waits = async || (apis[1].level(&ispb).await.1 == [0]).then_some(());
+            eventually(SOON, "a poll waits", waits).await;
+            match taken_over {
+                true => apis[1].get(&path).await,
+                false => apis[1].delete(&path).await,
+            }
+        };
+        let (polled, other) = tokio::join!(apis[0].get(&path), other);
+        polled.assert_problem(StatusCode::GONE);
+        match taken_over {
+            // The stream goes on there.
+            true => {
+                assert_eq!(other.status, StatusCode::NO_CONTENT, "{other:?}");
+                apis[0].make(&ispb, 1).await;
+                assert_eq!(apis[0].get(&other.next()).await.ids().len(), 1);
+            }
+            false => assert_eq!(other.status, StatusCode::OK, "{other:?}"),
+        }
+    }
+}
