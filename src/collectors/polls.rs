@@ -241,6 +241,8 @@ impl Polls {
             Call::Next { ticket, .. } => Some(ticket.session),
             _ => None,
         };
+        // Nobody else can go on with a session whose token its collector does not get.
+        let is_lost = || session.is_none() && is_gone();
         let waiter = self.waiters.join(&place, session);
         // What the collector is to ask with if it gets no messages.
         let mut held: Option<Ticket> = None;
@@ -272,6 +274,9 @@ impl Polls {
                 && is_gone()
             {
                 self.give_back(declared, &place, *next, *row).await?;
+                if session.is_none() {
+                    self.abandon(declared, &place, *next).await?;
+                }
                 return Ok(Polled::Gone);
             }
             self.count(&declared.stream.name, &reply);
@@ -303,6 +308,9 @@ impl Polls {
                     () = tokio::time::sleep_until(until.into()) => if self.is_shared && !is_gone() { continue },
                 }
             }
+            if is_lost() {
+                self.abandon(declared, &place, next).await?;
+            }
             return Ok(self.nothing(&place, next));
         }
     }
@@ -327,6 +335,19 @@ impl Polls {
             row: Some(row),
         };
         self.change(declared, place, &call).await?;
+        Ok(())
+    }
+
+    /// Ends a session that its collector knows nothing of, so that its slot is free.
+    async fn abandon(
+        &self,
+        declared: &Declared,
+        place: &Place,
+        next: Ticket,
+    ) -> Result<(), StoreError> {
+        let session = Some(next.session);
+        self.change(declared, place, &Call::Release { session })
+            .await?;
         Ok(())
     }
 

@@ -9,22 +9,28 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 on_both_servers! {
-    a_client_that_hangs_up_while_it_waits_leases_nothing,
+    a_client_that_hangs_up_while_it_waits_leases_nothing_and_leaves_its_place,
+    a_client_that_closes_its_sending_side_counts_as_gone,
 }
 
-async fn a_client_that_hangs_up_while_it_waits_leases_nothing(api: &Api) {
-    let ispb = fresh_ispb();
+/// A client that has sent `start`, when it waits.
+async fn waiting(api: &Api, ispb: &str) -> TcpStream {
     let address = api.url.strip_prefix("http://").unwrap();
     let mut waiting = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\n\r\n", start(&ispb));
+    let request = format!("GET {} HTTP/1.1\r\nHost: {address}\r\n\r\n", start(ispb));
     waiting.write_all(request.as_bytes()).await.unwrap();
     eventually(SOON, "it waits", async || {
-        (api.level(&ispb).await.1 == [0]).then_some(())
+        (api.level(ispb).await.1 == [0]).then_some(())
     })
     .await;
-    drop(waiting);
+    waiting
+}
+
+async fn a_client_that_hangs_up_while_it_waits_leases_nothing_and_leaves_its_place(api: &Api) {
+    let ispb = fresh_ispb();
+    drop(waiting(api, &ispb).await);
     api.make(&ispb, 1).await;
-    // Another collector gets the message at once, although the lost one still has its place.
+    // Another collector gets the message at once.
     let began = Instant::now();
     let answer = api.get(&start(&ispb)).await;
     assert_eq!(answer.ids().len(), 1);
@@ -33,7 +39,29 @@ async fn a_client_that_hangs_up_while_it_waits_leases_nothing(api: &Api) {
         "{:?}",
         began.elapsed()
     );
-    assert_eq!(api.level(&ispb).await.1.iter().sum::<u64>(), 1);
+    // The session of the lost one, whose id nobody knows, does not take a slot until it lapses.
+    eventually(SOON, "the other one has its slot alone", async || {
+        (api.level(&ispb).await == (0, vec![1])).then_some(())
+    })
+    .await;
+    assert_eq!(api.delete(&answer.next()).await.status, StatusCode::OK);
+    // Nor does one for which there were no messages: its wait is over some time.
+    drop(waiting(api, &ispb).await);
+    eventually(SOON, "its slot is free", async || {
+        (api.level(&ispb).await == (0, vec![])).then_some(())
+    })
+    .await;
+}
+
+async fn a_client_that_closes_its_sending_side_counts_as_gone(api: &Api) {
+    let ispb = fresh_ispb();
+    let mut closed = waiting(api, &ispb).await;
+    closed.shutdown().await.unwrap();
+    api.make(&ispb, 1).await;
+    eventually(SOON, "the message waits, and no session", async || {
+        (api.level(&ispb).await == (1, vec![])).then_some(())
+    })
+    .await;
 }
 
 mod stopping {
