@@ -137,8 +137,7 @@ impl Flow {
             .start(Arc::clone(&whole), options, &starter)
             .await?;
         let (polls, collectors) = collectors.start(&settings, &whole, &followers.watch, &starter);
-        let bytes = usize::try_from(settings.ingest.max_in_flight.as_u64()).unwrap_or(usize::MAX);
-        let budget = Budget::new(bytes);
+        let budget = Budget::new(settings.ingest.bytes_in_flight());
         let read_waiters = ReadWaiters::default();
         let work = Arbiter::new();
         let broker = Arbiter::new();

@@ -4,6 +4,7 @@ use super::stream::Stream;
 use super::token::Tokens;
 use super::waiters::Waiters;
 use crate::event::Cause;
+use crate::event::budget::{Budget, Permit};
 use crate::metrics::Metrics;
 use crate::store::streams::{Call, Delivered, Place, Reply, StreamRules, Ticket, Which};
 use crate::store::{Store, StoreError};
@@ -11,6 +12,9 @@ use crate::supervision::{Lifecycle, Phase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Bytes of an answer for a message besides its body, at most about.
+const AROUND: usize = 128;
 
 /// A stream that is declared, with its number.
 #[derive(Debug, Clone)]
@@ -26,7 +30,11 @@ pub enum Polled {
     Messages {
         next: String,
         messages: Vec<Delivered>,
+        /// Room for them in memory, to be held until they are sent.
+        permit: Permit,
     },
+    /// There are messages, and too many bytes are under way to other collectors.
+    Busy,
     /// There were none in time; the token asks again.
     Nothing { next: String },
     /// All slots of the key are taken, at least for this time.
@@ -51,6 +59,8 @@ pub struct Polls {
     pub(super) waiters: Waiters,
     /// Other processes may answer calls too.
     pub(super) is_shared: bool,
+    /// The bound on the bytes of all answers under way.
+    pub(super) answers: Budget,
     pub(super) lifecycle: Lifecycle,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -287,7 +297,17 @@ impl Polls {
                 more,
             } = reply
             else {
-                return Ok(self.polled(&place, reply));
+                let answered = match &reply {
+                    Reply::Messages { next, row, .. } => row.map(|row| (*next, row)),
+                    _ => None,
+                };
+                let polled = self.polled(&place, reply);
+                // With a token the collector asks again, and gets the same messages. Without one it begins again.
+                if let (Polled::Busy, None, Some((next, row))) = (&polled, session, answered) {
+                    self.give_back(declared, &place, next, row).await?;
+                    self.abandon(declared, &place, next).await?;
+                }
+                return Ok(polled);
             };
             held = Some(next);
             call = Call::Next {
@@ -353,9 +373,13 @@ impl Polls {
 
     fn polled(&self, place: &Place, reply: Reply) -> Polled {
         match reply {
-            Reply::Messages { next, messages, .. } => Polled::Messages {
-                next: self.tokens.write(place, next),
-                messages,
+            Reply::Messages { next, messages, .. } => match self.room(&messages) {
+                Some(permit) => Polled::Messages {
+                    next: self.tokens.write(place, next),
+                    messages,
+                    permit,
+                },
+                None => Polled::Busy,
             },
             Reply::Waiting { next, .. } => self.nothing(place, next),
             Reply::Full { after } => Polled::Full { after },
@@ -369,6 +393,12 @@ impl Polls {
                 returned,
             },
         }
+    }
+
+    /// Room for an answer's messages in memory.
+    fn room(&self, messages: &[Delivered]) -> Option<Permit> {
+        let bytes = messages.iter().map(|one| one.body.len() + AROUND).sum();
+        self.answers.try_take_alone(bytes)
     }
 
     fn count(&self, stream: &str, reply: &Reply) {

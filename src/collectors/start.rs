@@ -7,6 +7,7 @@ use super::token::Tokens;
 use super::waiters::Waiters;
 use super::watch::{StreamWatch, StreamWatchParams};
 use crate::config::{Mode, Settings};
+use crate::event::budget::Budget;
 use crate::followers::{Followers, LogWatch, while_away};
 use crate::store::{Store, StoreError};
 use crate::supervision::{Mailbox, Starter};
@@ -65,6 +66,7 @@ impl Collectors {
             tokens: self.tokens,
             waiters: Waiters::default(),
             is_shared: settings.mode() != Mode::Embedded,
+            answers: Budget::new(settings.ingest.bytes_in_flight()),
             lifecycle: starter.lifecycle.clone(),
             metrics: Arc::clone(&starter.metrics),
         };

@@ -26,6 +26,11 @@ pub struct IngestSettings {
 }
 
 impl IngestSettings {
+    /// [`max_in_flight`](Self::max_in_flight) as a number of bytes of this machine.
+    pub fn bytes_in_flight(&self) -> usize {
+        usize::try_from(self.max_in_flight.as_u64()).unwrap_or(usize::MAX)
+    }
+
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
         if self.producer.is_empty() {
             found.push(Invalid::new("ingest.producer", "must not be empty"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+#[derive(Debug)]
 struct BudgetInner {
     limit: usize,
     used: AtomicUsize,
@@ -39,6 +40,11 @@ impl Budget {
             })
             .ok()?;
         Some(self.permit(bytes))
+    }
+
+    /// Takes bytes for what cannot be made smaller: if it is larger than the whole budget, all of that.
+    pub fn try_take_alone(&self, bytes: usize) -> Option<Permit> {
+        self.try_take(bytes.min(self.inner.limit))
     }
 
     /// Takes bytes for a message that the broker has already sent, also beyond the limit. Prefetch
@@ -94,6 +100,7 @@ impl Permit {
 }
 
 /// Bytes taken from a [`Budget`]; dropping the permit returns them.
+#[derive(Debug)]
 pub struct Permit {
     inner: Arc<BudgetInner>,
     bytes: usize,
@@ -127,5 +134,16 @@ mod tests {
         drop(forced);
         assert!(budget.try_take(100).is_some());
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_budget_takes_all_of_it() {
+        let budget = Budget::new(100);
+        let part = budget.try_take_alone(60).unwrap();
+        assert!(budget.try_take_alone(101).is_none());
+        drop(part);
+        let all = budget.try_take_alone(101).unwrap();
+        assert_eq!((all.bytes(), budget.used()), (100, 100));
+        assert!(budget.try_take_alone(1).is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! What the calls of collectors share: their paths, and their answers.
 
+use super::charged::Charged;
 use super::failed;
 use crate::collectors::Polled;
 use crate::http::problem::Problem;
@@ -49,11 +50,15 @@ pub(super) fn answer(
     body: impl FnOnce(Vec<Delivered>) -> String,
 ) -> Result<HttpResponse, Problem> {
     match polled.map_err(|error| failed(&error))? {
-        Polled::Messages { next, messages } => Ok(HttpResponse::Ok()
+        Polled::Messages {
+            next,
+            messages,
+            permit,
+        } => Ok(HttpResponse::Ok()
             .insert_header((CONTENT_TYPE, "application/json"))
             .insert_header((CACHE_CONTROL, NOT_STORED))
             .insert_header(("Pull-Next", path(&next)))
-            .body(body(messages))),
+            .body(Charged::new(body(messages), permit))),
         Polled::Nothing { next } => Ok(HttpResponse::NoContent()
             .insert_header((CACHE_CONTROL, NOT_STORED))
             .insert_header(("Pull-Next", path(&next)))
@@ -85,6 +90,9 @@ fn refused(polled: Polled, key: &str) -> Problem {
             "{key} has as many streams as it may; end one, or wait until one lapses"
         ))
         .after(after.max(Duration::from_secs(1))),
+        Polled::Busy => Problem::overloaded(
+            "answers under way to other collectors have as many bytes as ingest.max_in_flight allows; repeat the request",
+        ),
         Polled::Unknown => Problem::missing(format!("no stream of {key} ever had this id")),
         _ => Problem::gone(
             "this stream has ended or lapsed, or a newer id of it was used, or a later call with this one; where no \

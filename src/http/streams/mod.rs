@@ -2,6 +2,7 @@
 
 pub mod actions;
 mod call;
+mod charged;
 pub mod collect;
 pub mod messages;
 pub mod pix;

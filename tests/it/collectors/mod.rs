@@ -16,6 +16,7 @@ mod locked;
 mod losses;
 mod records;
 mod replicas;
+mod slow_readers;
 mod storm;
 mod streams;
 mod undeliverable;
