@@ -6,10 +6,10 @@
 //!                                     └────── StreamWatch ── wakes ──────┘ Waiters
 //! ```
 //!
-//! A declared stream has a follower, its [`feed`], which turns events into messages under keys. A collector opens a
+//! A declared stream has a follower, its `feed`, which turns events into messages under keys. A collector opens a
 //! session of a key, and each answer carries the token that asks for the next one and acknowledges this one
 //! ([`polls`]). What a call decides is in the store ([`ledger`](crate::store::streams::ledger)), so any process may
-//! answer any call. A call that finds nothing waits in the process ([`waiters`]) and holds no connection; [`watch`]
+//! answer any call. A call that finds nothing waits in the process (`waiters`) and holds no connection; `watch`
 //! looks for messages on behalf of all that wait.
 
 mod feed;
