@@ -251,7 +251,7 @@ impl Polls {
             Call::Next { ticket, .. } => Some(ticket.session),
             _ => None,
         };
-        // Nobody else can go on with a session whose token its collector does not get.
+        // No call can go on with a session whose token its collector does not get.
         let is_lost = || session.is_none() && is_gone();
         let waiter = self.waiters.join(&place, session);
         // What the collector is to ask with if it gets no messages.

@@ -97,6 +97,9 @@ async fn holds_up_no_other(place: &Place) {
     let done = effects.done().await.len();
     place.write((0..10).map(|_| event()).collect()).await;
     eventually(SOON, "the others go on", async || {
+        if process.is_dead() {
+            process = Reactor::start(place, End::Commit);
+        }
         (effects.done().await.len() >= done + 10).then_some(())
     })
     .await;
