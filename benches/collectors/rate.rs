@@ -62,8 +62,8 @@ impl Shared {
     }
 }
 
-/// Collects until there is nothing left. Whoever gets the last messages of the ISPB acknowledges them by ending its
-/// stream: a call that waits for others would not say when it has.
+/// Collects until there is nothing left. The collector that gets the last messages of the ISPB acknowledges them by
+/// ending its stream: a call that waits for others would not say when it has.
 async fn collect(mut connection: Connection, key: Rc<Key>, shared: Rc<Shared>) {
     let mut path = messages::start(&key.ispb);
     let mut missed = 0;

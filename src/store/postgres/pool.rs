@@ -137,12 +137,7 @@ impl Pools {
         &self,
         work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
     ) -> Result<T, StoreError> {
-        self.lend(&self.readers, cannot_connect_diesel, async |connection| {
-            work(&mut *connection)
-                .await
-                .map_err(StoreError::postgres_read)
-        })
-        .await
+        self.query(&self.readers, work).await
     }
 
     /// Does `work` of short duration on the log and the followers' records.
@@ -150,16 +145,7 @@ impl Pools {
         &self,
         work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
     ) -> Result<T, StoreError> {
-        self.lend(
-            &self.sequencing,
-            cannot_connect_diesel,
-            async |connection| {
-                work(&mut *connection)
-                    .await
-                    .map_err(StoreError::postgres_read)
-            },
-        )
-        .await
+        self.query(&self.sequencing, work).await
     }
 
     /// Does the `work` of a collector's call.
@@ -167,16 +153,7 @@ impl Pools {
         &self,
         work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
     ) -> Result<T, StoreError> {
-        self.lend(
-            &self.collecting,
-            cannot_connect_diesel,
-            async |connection| {
-                work(&mut *connection)
-                    .await
-                    .map_err(StoreError::postgres_read)
-            },
-        )
-        .await
+        self.query(&self.collecting, work).await
     }
 
     /// Does a follower's `work`, which may take its time.
@@ -186,6 +163,20 @@ impl Pools {
     ) -> Result<T, StoreError> {
         self.lend(&self.followers, cannot_connect_diesel, async |connection| {
             work(&mut *connection).await
+        })
+        .await
+    }
+
+    /// Does `work` that fails as diesel's queries do on a connection of a pool.
+    async fn query<T>(
+        &self,
+        pool: &diesel_pool::Pool<AsyncPgConnection>,
+        work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
+    ) -> Result<T, StoreError> {
+        self.lend(pool, cannot_connect_diesel, async |connection| {
+            work(&mut *connection)
+                .await
+                .map_err(StoreError::postgres_read)
         })
         .await
     }

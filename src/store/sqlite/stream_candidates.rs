@@ -99,7 +99,7 @@ fn due(
     Ok(due.into_iter().map(candidate).collect())
 }
 
-/// What lies behind a number.
+/// What follows a number.
 fn fresh(
     connection: &mut SqliteConnection,
     place: &Place,

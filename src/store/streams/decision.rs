@@ -41,7 +41,7 @@ pub enum Verdict {
     },
     Waiting {
         next: Ticket,
-        /// All that was looked at has to wait, and more lies behind it.
+        /// All that was looked at has to wait, and more follows it.
         more: bool,
     },
     Full {

@@ -60,9 +60,9 @@ pub struct Holdings {
     pub sessions: Vec<Session>,
     /// What has returned and is due, by number.
     pub returned: Vec<Candidate>,
-    /// What lies behind the cursor, by number.
+    /// What follows the cursor, by number.
     pub fresh: Vec<Candidate>,
-    /// Whether all of it has to wait, and more lies behind it.
+    /// Whether all of it has to wait, and more follows it.
     pub more: bool,
     /// Of the order keys behind the cursor, those of which something has returned, due or not, or is parked.
     pub returned_keys: HashSet<String>,
@@ -94,7 +94,7 @@ impl Holdings {
         self.fresh.last().map_or(self.cursor, |one| one.number)
     }
 
-    /// Takes in what lies behind the cursor, found in a look at `wanted` messages, with its `returned_keys`. At how many
+    /// Takes in what follows the cursor, found in a look at `wanted` messages, with its `returned_keys`. At how many
     /// more to look: none if something may be handed out. `held` are the order keys of other sessions.
     pub fn found(
         &mut self,

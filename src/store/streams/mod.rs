@@ -219,7 +219,7 @@ impl Effect for Deliver {
 }
 
 /// The dead letter of a message that was handed out too often. With its event and the event's position it can be
-/// delivered again; without them, since the log has the event no more, it keeps what collectors got.
+/// delivered again; without them, since the log no longer has the event, it keeps what collectors got.
 pub(super) fn undeliverable(
     stream: &str,
     key: &str,

@@ -39,7 +39,7 @@ async fn a_client_that_hangs_up_while_it_waits_leases_nothing_and_leaves_its_pla
         "{:?}",
         began.elapsed()
     );
-    // The session of the lost one, whose id nobody knows, does not take a slot until it lapses.
+    // The session of the lost one, whose id no client knows, does not take a slot until it lapses.
     eventually(SOON, "the other one has its slot alone", async || {
         (api.level(&ispb).await == (0, vec![1])).then_some(())
     })

@@ -109,7 +109,7 @@ async fn a_message_of_a_collector_that_vanishes_ends_as_a_dead_letter_too(place:
         let found = api.get(START).await;
         assert_eq!(numbers(&found), [1, 2]);
     }
-    // Nobody calls any more.
+    // No client calls any longer.
     eventually(SOON, "both are dead letters", async || {
         (counted(&app).await == 2.0).then_some(())
     })
