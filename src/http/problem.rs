@@ -117,6 +117,13 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
+    /// 404: the listing of such things, at `/v1/{kind}s`, has none of this name.
+    pub fn unknown(kind: &str, name: &str) -> Self {
+        Self::missing(format!(
+            "there is no {kind} {name}; GET /v1/{kind}s lists them"
+        ))
+    }
+
     /// 409: not in this state.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", detail)

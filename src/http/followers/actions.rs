@@ -1,7 +1,7 @@
 //! Commands to followers.
 
+use super::show;
 use super::view::{FollowerView, OutsidePosition};
-use super::{show, unknown};
 use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
@@ -159,7 +159,7 @@ async fn obey(
 
 async fn command(state: &HttpState, name: &str, command: FollowerCommand) -> Result<(), Problem> {
     let done = state.follower_store.command(name, command).await;
-    obeyed(state, done, || unknown(name))?;
+    obeyed(state, done, || Problem::unknown("follower", name))?;
     tracing::info!(follower = name, ?command, "follower commanded");
     Ok(())
 }

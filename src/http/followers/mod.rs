@@ -74,7 +74,7 @@ async fn show(state: &HttpState, name: &str) -> Result<HttpResponse, Problem> {
         let view = view(state, record, generation, unnumbered).await?;
         Ok(Some(view))
     };
-    let follower = found(follower.await, || unknown(name))?;
+    let follower = found(follower.await, || Problem::unknown("follower", name))?;
     Ok(HttpResponse::Ok().json(follower))
 }
 
@@ -91,10 +91,4 @@ async fn view(
         seconds: seconds.max(unnumbered.seconds),
     };
     Ok(FollowerView::new(record, generation, behind))
-}
-
-fn unknown(name: &str) -> Problem {
-    Problem::missing(format!(
-        "there is no follower {name}; GET /v1/followers lists them"
-    ))
 }

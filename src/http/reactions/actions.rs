@@ -1,7 +1,7 @@
 //! Commands to reactions and to single runs.
 
 use super::view::{ReactionView, RunView};
-use super::{known_name, runs, show, unknown};
+use super::{known_name, runs, show};
 use crate::config::auth::Scope;
 use crate::http::HttpState;
 use crate::http::auth::Caller;
@@ -65,7 +65,7 @@ pub async fn remove(
     caller.require(Scope::Admin)?;
     let name = known_name(&path)?;
     let done = state.whole.remove_reaction(name).await;
-    obeyed(&state, done, || unknown(name))?;
+    obeyed(&state, done, || Problem::unknown("reaction", name))?;
     tracing::info!(reaction = name, command = "remove", "reaction commanded");
     Ok(HttpResponse::NoContent().finish())
 }
@@ -106,7 +106,7 @@ async fn pause_or_resume(
     caller.require(Scope::Admin)?;
     let name = known_name(name)?;
     let done = state.whole.pause_reaction(name, paused).await;
-    obeyed(state, done, || unknown(name))?;
+    obeyed(state, done, || Problem::unknown("reaction", name))?;
     let command = if paused { "pause" } else { "resume" };
     tracing::info!(reaction = name, command, "reaction commanded");
     show(state, name).await

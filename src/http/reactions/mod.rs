@@ -59,23 +59,20 @@ pub async fn get(
 async fn show(state: &HttpState, name: &str) -> Result<HttpResponse, Problem> {
     let name = known_name(name)?;
     let reaction = overview(&*state.whole, name).await;
-    let reaction = found(reaction, || unknown(name))?;
+    let reaction = found(reaction, || Problem::unknown("reaction", name))?;
     Ok(HttpResponse::Ok().json(ReactionView::from(reaction)))
 }
 
 /// The reaction of this name.
 async fn reaction(state: &HttpState, name: &str) -> Result<ReactionRecord, Problem> {
     let name = known_name(name)?;
-    found(state.whole.reaction(name).await, || unknown(name))
+    found(state.whole.reaction(name).await, || {
+        Problem::unknown("reaction", name)
+    })
 }
 
 /// The name, if a reaction may have it.
 fn known_name(name: &str) -> Result<&str, Problem> {
-    is_name(name).then_some(name).ok_or_else(|| unknown(name))
-}
-
-fn unknown(name: &str) -> Problem {
-    Problem::missing(format!(
-        "there is no reaction {name}; GET /v1/reactions lists them"
-    ))
+    let known = is_name(name).then_some(name);
+    known.ok_or_else(|| Problem::unknown("reaction", name))
 }

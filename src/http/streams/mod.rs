@@ -134,11 +134,8 @@ async fn show(state: &HttpState, declared: &Declared, key: &str) -> Result<HttpR
 
 /// The stream of this name.
 fn declared<'a>(state: &'a HttpState, name: &str) -> Result<&'a Declared, Problem> {
-    state.polls.stream(name).ok_or_else(|| {
-        Problem::missing(format!(
-            "there is no stream {name}; GET /v1/streams lists them"
-        ))
-    })
+    let declared = state.polls.stream(name);
+    declared.ok_or_else(|| Problem::unknown("stream", name))
 }
 
 /// The stream of this name, if a message of it can have this key.
