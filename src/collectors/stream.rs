@@ -2,7 +2,7 @@
 
 use super::shape::{FieldPath, Shape};
 use crate::config::Settings;
-use crate::config::streams::{PixSettings, StreamSettings, StreamStart};
+use crate::config::streams::{PixSettings, StreamSettings};
 use crate::event::StoredEvent;
 use crate::event::pix;
 use crate::expression::Expression;
@@ -70,10 +70,7 @@ impl Stream {
         Ok(Self {
             name: settings.name.clone(),
             types: TypePatterns::new(settings.on.clone()),
-            start: match settings.start {
-                StreamStart::Now => Start::Now,
-                StreamStart::Beginning => Start::Beginning,
-            },
+            start: settings.start.into(),
             rules: StreamRules {
                 slots: settings.slots,
                 idle: settings.idle,

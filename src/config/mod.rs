@@ -16,6 +16,7 @@ pub mod retry;
 #[cfg(feature = "service")]
 pub mod schedules;
 pub mod shutdown;
+pub mod start;
 pub mod store;
 #[cfg(feature = "service")]
 pub mod streams;

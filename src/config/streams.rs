@@ -2,6 +2,7 @@
 
 use super::auth::ApiKey;
 use super::reactions::check_name;
+use super::start::DeclaredStart;
 use super::{Invalid, Settings, in_range, units};
 use crate::event::pix::PixRules;
 use serde::Deserialize;
@@ -17,17 +18,6 @@ const PIX_WAITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs
 const DELIVERIES: RangeInclusive<u32> = 1..=10_000;
 /// The name of the stream of Pix messages, which no other may have.
 const PIX: &str = "pix";
-
-/// Which events are the messages of a new stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StreamStart {
-    /// Those that are committed after its first declaration.
-    #[default]
-    Now,
-    /// Those of the past too.
-    Beginning,
-}
 
 /// `[[streams]]`: events that collectors pull.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -47,7 +37,7 @@ pub struct StreamSettings {
     #[serde(default)]
     pub fields: BTreeMap<String, String>,
     #[serde(default)]
-    pub start: StreamStart,
+    pub start: DeclaredStart,
     /// Sessions of a key at a time.
     #[serde(default = "six")]
     pub slots: u32,

@@ -8,7 +8,8 @@ use super::reaction::Reaction;
 use super::start::Reactions;
 use super::webhook::{InvalidWebhook, Webhook};
 use crate::config::broker::BrokerSettings;
-use crate::config::reactions::{HandlerSettings, ReactionSettings, ReactionStart};
+use crate::config::reactions::{HandlerSettings, ReactionSettings};
+use crate::config::start::DeclaredStart;
 use crate::config::{ConfigError, Invalid, Settings};
 use crate::expression::Expression;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ fn reaction(settings: &ReactionSettings, broker: &BrokerSettings) -> Result<Reac
     for event_type in &settings.on {
         reaction = reaction.also_on(event_type);
     }
-    if settings.start == ReactionStart::Beginning {
+    if settings.start == DeclaredStart::Beginning {
         reaction = reaction.from_beginning();
     }
     if let Some(condition) = &settings.when {

@@ -10,6 +10,7 @@ use super::commit_log::{Position, TypePatterns};
 use super::dead_letters::{DeadLetter, Replayed};
 use super::leases::{Fenced, Lease};
 use super::transaction::{Effect, EffectError};
+use crate::config::start::DeclaredStart;
 use crate::event::StoredEvent;
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -25,6 +26,15 @@ pub enum Start {
     Beginning,
     /// With what is committed after its declaration.
     Now,
+}
+
+impl From<DeclaredStart> for Start {
+    fn from(start: DeclaredStart) -> Self {
+        match start {
+            DeclaredStart::Now => Start::Now,
+            DeclaredStart::Beginning => Start::Beginning,
+        }
+    }
 }
 
 /// What happens when one event cannot be applied.

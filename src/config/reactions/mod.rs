@@ -12,9 +12,9 @@ mod reaction;
 pub mod webhook;
 
 #[cfg(feature = "service")]
-pub(super) use reaction::check_name;
+pub use reaction::{HandlerSettings, ReactionSettings, RunBackoff};
 #[cfg(feature = "service")]
-pub use reaction::{HandlerSettings, ReactionSettings, ReactionStart, RunBackoff};
+pub(super) use reaction::check_name;
 
 #[cfg(feature = "service")]
 use super::Invalid;

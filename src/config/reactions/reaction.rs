@@ -4,6 +4,7 @@ use super::amqp::AmqpSettings;
 use super::email::EmailSettings;
 use super::log::LogLineSettings;
 use super::webhook::WebhookSettings;
+use crate::config::start::DeclaredStart;
 use crate::config::{Invalid, in_range, units};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -22,17 +23,6 @@ const DELAYS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 86_400);
 const MIN_RATE: f64 = 0.000_1;
 const MAX_RATE: f64 = 100_000.0;
-
-/// Which events a new reaction handles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReactionStart {
-    /// Those that are committed after its first declaration.
-    #[default]
-    Now,
-    /// Those of the past too.
-    Beginning,
-}
 
 /// Pauses between the attempts of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -66,7 +56,7 @@ pub struct ReactionSettings {
     /// Condition on the event, in CEL.
     pub when: Option<String>,
     #[serde(default)]
-    pub start: ReactionStart,
+    pub start: DeclaredStart,
     /// Attempts before a run has failed.
     #[serde(default = "five")]
     pub max_attempts: u32,
@@ -333,7 +323,7 @@ mod tests {
     fn a_name_types_and_a_handler_are_enough() {
         let settings = parse(HOOK).unwrap();
         assert_eq!(found(&settings), []);
-        assert_eq!(settings.start, ReactionStart::Now);
+        assert_eq!(settings.start, DeclaredStart::Now);
         assert_eq!((settings.max_attempts, settings.concurrency), (5, 8));
         assert_eq!((settings.lanes, settings.timeout.as_secs()), (1, 30));
         assert_eq!(settings.backoff, RunBackoff::default());
