@@ -278,7 +278,7 @@ async fn keep_connected(
 }
 
 /// Runs `work` with the connect timeout.
-async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+pub(super) async fn in_time<T>(work: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
     let result = tokio::time::timeout(CONNECT_TIMEOUT, work).await;
     result.unwrap_or_else(|_| {
         let seconds = CONNECT_TIMEOUT.as_secs();

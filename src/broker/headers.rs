@@ -1,8 +1,8 @@
 //! Headers of Eclusa's own messages: frames, retries and dead letters.
 
-use crate::event::frame;
+use crate::event::{StoredEvent, frame};
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use uuid::Uuid;
 
 /// Failed attempts of a message's events so far.
@@ -13,6 +13,8 @@ pub const ERROR_HEADER: &str = "eclusa-error";
 pub const LETTER_HEADER: &str = "eclusa-letter";
 /// Why a message is on the dead-letter queue.
 pub(super) const CAUSE_HEADER: &str = "eclusa-cause";
+/// Content type of an event in the form of the API.
+pub(crate) const JSON: &str = "application/json";
 /// Delivery mode that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
@@ -90,7 +92,21 @@ pub(super) fn of_frame(letter: Option<Uuid>, attempts: u32) -> FieldTable {
 pub(super) fn json(headers: FieldTable) -> BasicProperties {
     durable(BasicProperties::default())
         .with_headers(headers)
-        .with_content_type("application/json".into())
+        .with_content_type(JSON.into())
+}
+
+/// The properties `type` and `timestamp` of an event's message. A type that is longer than AMQP's can
+/// be is left out.
+pub(crate) fn of_event(event: &StoredEvent) -> BasicProperties {
+    let mut properties = BasicProperties::default();
+    if let Ok(kind) = ShortString::try_new(&*event.event_type) {
+        properties = properties.with_type(kind);
+    }
+    // AMQP has whole seconds since 1970.
+    if let Ok(seconds) = u64::try_from(event.timestamp.timestamp()) {
+        properties = properties.with_timestamp(seconds);
+    }
+    properties
 }
 
 /// The same properties for a message that survives a restart of the broker.

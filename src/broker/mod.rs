@@ -7,6 +7,7 @@ pub mod error;
 mod foreign_message;
 pub mod headers;
 pub mod message;
+pub mod on_demand;
 pub mod outgoing_frame;
 pub mod publisher;
 pub mod server_version;

@@ -13,6 +13,8 @@
 //! ```
 
 mod chunk;
+#[cfg(feature = "service")]
+pub(crate) mod cloud_event;
 pub(crate) mod driver;
 mod external;
 pub mod follower;

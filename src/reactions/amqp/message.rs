@@ -1,5 +1,6 @@
 //! The message of a run: body and properties.
 
+use crate::broker::headers;
 use crate::reactions::handler::Run;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
@@ -25,17 +26,10 @@ impl Message {
         let body = serde_json::to_vec(&**event).map_err(|error| cannot(&error))?;
         let id = ShortString::try_new(run.id()).map_err(|error| cannot(&error))?;
         let mode = if persistent { PERSISTENT } else { TRANSIENT };
-        let mut properties = BasicProperties::default()
-            .with_content_type("application/json".into())
+        let properties = headers::of_event(event)
+            .with_content_type(headers::JSON.into())
             .with_delivery_mode(mode)
             .with_message_id(id);
-        if let Ok(kind) = ShortString::try_new(&*event.event_type) {
-            properties = properties.with_type(kind);
-        }
-        // AMQP has whole seconds since 1970.
-        if let Ok(seconds) = u64::try_from(event.timestamp.timestamp()) {
-            properties = properties.with_timestamp(seconds);
-        }
         Ok(Self { body, properties })
     }
 }

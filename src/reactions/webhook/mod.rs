@@ -3,7 +3,6 @@
 mod address;
 mod answer;
 mod client;
-mod cloud_event;
 mod resolver;
 mod signature;
 
@@ -12,6 +11,7 @@ pub use resolver::{Lookup, SystemLookup};
 use super::handler::{Handler, HandlerError, Run};
 use crate::config::Invalid;
 use crate::config::reactions::webhook::WebhookSettings;
+use crate::followers::cloud_event;
 use address::not_public;
 use async_trait::async_trait;
 use chrono::Utc;

@@ -1,4 +1,4 @@
-//! An event as a CloudEvent 1.0 in the JSON format.
+//! An event as a CloudEvent 1.0 in the JSON format, which webhooks and outlets send.
 
 use crate::config::layers::percent_encode;
 use crate::event::StoredEvent;
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 /// Media type of the structured mode.
-pub(super) const MEDIA_TYPE: &str = "application/cloudevents+json";
+pub(crate) const MEDIA_TYPE: &str = "application/cloudevents+json";
 
 /// The attributes; names of extensions are lower-case letters and digits.
 #[derive(Serialize)]
@@ -37,7 +37,7 @@ struct CloudEvent<'a> {
 ///
 /// # Errors
 /// None that is known: all fields have a form in JSON.
-pub(super) fn text(event: &StoredEvent) -> Result<String, serde_json::Error> {
+pub(crate) fn text(event: &StoredEvent) -> Result<String, serde_json::Error> {
     serde_json::to_string(&CloudEvent {
         specversion: "1.0",
         id: event.event_id,
