@@ -57,8 +57,6 @@ pub struct Polls {
     pub(super) streams: Arc<BTreeMap<String, Declared>>,
     pub(super) tokens: Tokens,
     pub(super) waiters: Waiters,
-    /// Other processes may answer calls too.
-    pub(super) is_shared: bool,
     /// The bound on the bytes of all answers under way.
     pub(super) answers: Budget,
     pub(super) lifecycle: Lifecycle,
@@ -253,7 +251,7 @@ impl Polls {
         };
         // No call can go on with a session whose token its collector does not get.
         let is_lost = || session.is_none() && is_gone();
-        let waiter = self.waiters.join(&place, session);
+        let mut waiter = self.waiters.join(&place, session);
         // What the collector is to ask with if it gets no messages.
         let mut held: Option<Ticket> = None;
         loop {
@@ -310,6 +308,7 @@ impl Polls {
                 return Ok(polled);
             };
             held = Some(next);
+            waiter.is_poll(poll);
             call = Call::Next {
                 ticket: next,
                 limit,
@@ -324,8 +323,7 @@ impl Polls {
                     biased;
                     () = woken => if !is_gone() { continue },
                     () = self.lifecycle.reached(Phase::Draining) => {}
-                    // Another process may have ended the session, or have a later call with its token.
-                    () = tokio::time::sleep_until(until.into()) => if self.is_shared && !is_gone() { continue },
+                    () = tokio::time::sleep_until(until.into()) => {}
                 }
             }
             if is_lost() {

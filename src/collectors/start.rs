@@ -65,7 +65,6 @@ impl Collectors {
             streams: Arc::new(self.streams),
             tokens: self.tokens,
             waiters: Waiters::default(),
-            is_shared: settings.mode() != Mode::Embedded,
             answers: Budget::new(settings.ingest.bytes_in_flight()),
             lifecycle: starter.lifecycle.clone(),
             metrics: Arc::clone(&starter.metrics),
@@ -75,6 +74,7 @@ impl Collectors {
             let (watch, inbox) = starter.mailbox("stream_watch", 0, 1);
             let params = StreamWatchParams {
                 polls: polls.clone(),
+                is_shared: settings.mode() != Mode::Embedded,
                 log: log.clone(),
             };
             starter.start(&arbiter, inbox, StreamWatch::new(params));

@@ -18,6 +18,8 @@ struct WaitersInner {
     places: Mutex<HashMap<Place, Waiting>>,
     /// By the sessions of their tokens: a call may take over the one that waits with the same token.
     sessions: Mutex<HashMap<i64, Waiting>>,
+    /// By their numbers in the store, where another process may end them.
+    polls: Mutex<HashMap<i64, Place>>,
     /// Raised when a place is waited for that was not.
     joined: Notify,
 }
@@ -34,6 +36,7 @@ pub(super) struct Waiter {
     place: Place,
     news: Arc<Notify>,
     session: Option<(i64, Arc<Notify>)>,
+    poll: Option<i64>,
 }
 
 impl Waiters {
@@ -48,6 +51,7 @@ impl Waiters {
             place: place.clone(),
             news,
             session: session.map(|session| (session, enter(&self.inner.sessions, session).0)),
+            poll: None,
         }
     }
 
@@ -66,6 +70,21 @@ impl Waiters {
         let places = self.inner.places.lock();
         let of_stream = places.keys().filter(|place| place.stream == stream);
         of_stream.map(|place| place.key.clone()).collect()
+    }
+
+    /// The polls of the calls that wait.
+    pub(super) fn polls(&self) -> Vec<i64> {
+        self.inner.polls.lock().keys().copied().collect()
+    }
+
+    /// Has the calls that wait at the places of these polls ask again.
+    pub(super) fn wake_polls(&self, polls: &[i64]) {
+        for poll in polls {
+            let place = self.inner.polls.lock().get(poll).cloned();
+            if let Some(place) = place {
+                self.wake(&place);
+            }
+        }
     }
 
     /// Has all calls that wait for a place ask again.
@@ -112,6 +131,15 @@ impl Waiter {
         }
     }
 
+    /// Waits as this poll from now on, in place of the one before.
+    pub(super) fn is_poll(&mut self, poll: i64) {
+        let mut polls = self.waiters.inner.polls.lock();
+        if let Some(before) = self.poll.replace(poll) {
+            polls.remove(&before);
+        }
+        polls.insert(poll, self.place.clone());
+    }
+
     /// Has the calls of the session ask again if there is another one: this one has taken it over, or the other way
     /// round, and the store knows.
     pub(super) fn wake_session(&self) {
@@ -128,6 +156,9 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         leave(&self.waiters.inner.places, &self.place);
+        if let Some(poll) = self.poll {
+            self.waiters.inner.polls.lock().remove(&poll);
+        }
         if let Some((session, _)) = &self.session {
             leave(&self.waiters.inner.sessions, session);
         }
@@ -160,6 +191,24 @@ mod tests {
         assert!(!waiters.is_empty());
         drop(second);
         assert!(waiters.is_empty() && waiters.keys(1).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_was_ended_wakes_its_place() {
+        let waiters = Waiters::default();
+        let mut waiter = waiters.join(&place(), None);
+        waiter.is_poll(1);
+        waiter.is_poll(2);
+        assert_eq!(waiters.polls(), [2]);
+        let woken = waiter.woken();
+        waiters.wake_polls(&[1, 3]);
+        waiters.wake_polls(&[2]);
+        assert!(woken.now_or_never().is_some());
+        let woken = waiter.woken();
+        waiters.wake_polls(&[1, 3]);
+        assert!(woken.now_or_never().is_none());
+        drop(waiter);
+        assert!(waiters.polls().is_empty());
     }
 
     #[tokio::test]

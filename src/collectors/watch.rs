@@ -1,4 +1,5 @@
-//! `StreamWatch`: looks for messages on behalf of all calls that wait, ends sessions whose time is over, and measures.
+//! `StreamWatch`: looks for messages on behalf of all calls that wait, and for what other processes did to these; ends
+//! sessions whose time is over, and measures.
 //!
 //! It looks for messages when the log has grown, again shortly after that, since the follower takes its time, and in any case once
 //! a second: what has returned, or is due after a delay, changes nothing about the log.
@@ -16,6 +17,8 @@ use tokio::sync::watch;
 const GAPS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Times the length of a look to rest before the next one.
 const REST: u32 = 4;
+/// How often one looks for polls that another process has ended.
+const ENDED: Duration = Duration::from_secs(1);
 /// How often sessions are looked for whose time is over.
 const LAPSES: Duration = Duration::from_secs(1);
 /// Places whose sessions are ended at a time.
@@ -25,6 +28,8 @@ const PLACES: usize = 100;
 #[derive(Clone)]
 pub(super) struct StreamWatchParams {
     pub(super) polls: Polls,
+    /// Other processes may answer calls too.
+    pub(super) is_shared: bool,
     pub(super) log: LogWatch,
 }
 
@@ -49,6 +54,7 @@ impl Actor for StreamWatch {
                     tokio::join!(
                         params.look_again_and_again(),
                         params.end_sessions(),
+                        params.look_for_ended_polls(),
                         measure_again_and_again(&params.polls)
                     );
                 };
@@ -97,6 +103,26 @@ impl StreamWatchParams {
             }
         }
         Ok(())
+    }
+
+    /// Has the calls ask again whose session another process has ended, or that were taken over there: they are told so
+    /// at once, and a call whose time is over need not ask.
+    async fn look_for_ended_polls(&self) {
+        if !self.is_shared {
+            return;
+        }
+        loop {
+            let began = Instant::now();
+            let polls = self.polls.waiters.polls();
+            if !polls.is_empty() {
+                match self.polls.store.ended_polls(&polls).await {
+                    Ok(ended) => self.polls.waiters.wake_polls(&ended),
+                    Err(error) => tracing::debug!(%error, "polls are looked for later"),
+                }
+            }
+            let rest = began.elapsed().saturating_mul(REST).max(ENDED);
+            tokio::time::sleep(rest).await;
+        }
     }
 
     async fn end_sessions(&self) {

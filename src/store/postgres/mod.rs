@@ -4,6 +4,7 @@
 //! and diesel-async hides the SQLSTATE; queries go through diesel (`read`).
 
 mod alone;
+mod by_index;
 mod commits;
 mod complete;
 mod dead_letters_read;

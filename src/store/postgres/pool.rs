@@ -1,6 +1,7 @@
 //! Connections: writers through tokio-postgres, whose errors carry the SQLSTATE that decides what
 //! becomes of a batch; readers through diesel.
 
+use super::by_index;
 use super::options::PostgresOptions;
 use super::tls;
 use crate::store::{ErrorKind, StoreError};
@@ -338,15 +339,13 @@ fn maintenance_config(config: &Config, lease_ttl: Duration) -> Config {
     config
 }
 
-/// Collectors' statements are small, and all of them go by an index. They are planned once: a plan costs more than what
-/// most of them do. What the statistics say of a table that is empty one minute and full of one key the next would have
-/// the tables read whole, or the statements compiled. The process that has the lock of a place may be paused.
+/// Collectors' statements go by indexes. The process that has the lock of a place may be paused.
 fn collecting_config(config: &Config) -> Config {
     let mut config = config.clone();
     let options = config.get_options().unwrap_or_default();
     let options = format!(
-        "{options} -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off \
-         -c lock_timeout={} -c default_transaction_isolation=read\\ committed",
+        "{options} {} -c lock_timeout={} -c default_transaction_isolation=read\\ committed",
+        by_index::options(),
         LOCKED.as_millis()
     );
     config.options(options);

@@ -1,5 +1,6 @@
 //! The messages of streams: how they arrive, what collectors get, and those that cannot be delivered.
 
+use super::by_index::by_index;
 use super::follower_letters;
 use super::pix;
 use super::prepared::Prepare;
@@ -57,6 +58,7 @@ async fn deliver_in(connection: &mut AsyncPgConnection, deliver: &Deliver) -> Qu
         .collect();
     let ids: Vec<Uuid> = messages.iter().map(|one| one.event_id).collect();
     let bodies: Vec<&str> = messages.iter().map(|one| one.body.as_str()).collect();
+    by_index(connection).await?;
     sql_query(APPEND)
         .bind::<Integer, _>(deliver.stream)
         .bind::<Array<Text>, _>(keys)

@@ -1,6 +1,7 @@
 //! Pull streams; see [`StreamStore`].
 
 use super::PostgresStore;
+use super::by_index::by_index;
 use super::prepared::Prepare;
 use super::schema::{pix_messages, streams};
 use super::stream_calls;
@@ -43,6 +44,17 @@ const READY: &str = concat!(
 struct WordRow {
     #[diesel(sql_type = Text)]
     word: String,
+}
+
+/// A call deletes the rows that it replaces.
+const ENDED: &str = "\
+    SELECT poll.id FROM unnest($1::bigint[]) AS poll (id) \
+    WHERE NOT EXISTS (SELECT FROM stream_answers WHERE id = poll.id)";
+
+#[derive(QueryableByName)]
+struct PollRow {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
 }
 
 /// From the sessions to their newest row each. Of the rows before, a snapshot that is held open may keep many.
@@ -123,18 +135,6 @@ struct SessionRow {
 
 /// Keys that are looked at together.
 const PAGE: usize = 1_000;
-
-/// As on the connections of the calls: what the statistics say of these tables is mostly wrong.
-const BY_INDEX: &str = "\
-    SELECT set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)";
-
-async fn by_index(connection: &mut AsyncPgConnection) -> QueryResult<()> {
-    diesel::sql_query(BY_INDEX)
-        .prepared()
-        .execute(connection)
-        .await?;
-    Ok(())
-}
 
 /// How much a stream holds.
 async fn level(connection: &mut AsyncPgConnection, stream: i32) -> QueryResult<StreamLevel> {
@@ -304,6 +304,18 @@ impl StreamStore for PostgresStore {
                 .load(connection)
                 .await?;
             Ok(rows.into_iter().map(|row| row.word).collect())
+        };
+        self.pools.collect(load).await
+    }
+
+    async fn ended_polls(&self, polls: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let load = async |connection: &mut AsyncPgConnection| {
+            let rows: Vec<PollRow> = diesel::sql_query(ENDED)
+                .bind::<Array<BigInt>, _>(polls)
+                .prepared()
+                .load(connection)
+                .await?;
+            Ok(rows.into_iter().map(|row| row.id).collect())
         };
         self.pools.collect(load).await
     }

@@ -16,6 +16,7 @@ use crate::store::streams::{
 use async_trait::async_trait;
 use diesel::dsl::{exists, max};
 use diesel::prelude::*;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn is_ready(connection: &mut SqliteConnection, place: &Place, now: i64) -> QueryResult<bool> {
@@ -191,6 +192,23 @@ impl StreamStore for SqliteStore {
                     }
                 }
                 Ok(ready)
+            })
+            .await
+    }
+
+    async fn ended_polls(&self, polls: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let polls = polls.to_vec();
+        self.readers
+            .read(move |connection| {
+                let mut ended: BTreeSet<i64> = polls.iter().copied().collect();
+                // A call deletes the rows that it replaces.
+                for part in polls.chunks(VARIABLES) {
+                    let rows = answers::table.filter(answers::id.eq_any(part));
+                    for row in rows.select(answers::id).load::<i64>(connection)? {
+                        ended.remove(&row);
+                    }
+                }
+                Ok(ended.into_iter().collect())
             })
             .await
     }

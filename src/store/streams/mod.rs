@@ -330,6 +330,9 @@ pub trait StreamStore: Send + Sync {
     /// Those of these keys that have a message to hand out now.
     async fn ready_keys(&self, stream: i32, keys: &[String]) -> Result<Vec<String>, StoreError>;
 
+    /// Those of these polls that another call has ended or taken over; see [`Reply::Waiting`].
+    async fn ended_polls(&self, polls: &[i64]) -> Result<Vec<i64>, StoreError>;
+
     /// Places of these streams that have sessions whose time is over, at most `limit`.
     async fn lapsed_places(&self, streams: &[i32], limit: usize) -> Result<Vec<Place>, StoreError>;
 

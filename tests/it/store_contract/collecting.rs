@@ -176,6 +176,11 @@ impl<'a> Collecting<'a> {
         (record.waiting, leased)
     }
 
+    /// Those of these polls that another call has ended.
+    pub async fn ended(&self, polls: &[i64]) -> Vec<i64> {
+        self.database.store.ended_polls(polls).await.unwrap()
+    }
+
     /// Those of these keys that have something to hand out.
     pub async fn ready(&self, keys: &[&str]) -> Vec<String> {
         let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();

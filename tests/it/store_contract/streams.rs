@@ -80,8 +80,10 @@ async fn a_call_without_messages_waits_and_the_last_one_of_a_ticket_wins(place: 
     };
     let (same, poll) = waiting(stream.call(KEY, again(poll)).await);
     assert_eq!(same, ticket, "a ticket is not spent without messages");
+    assert!(stream.ended(&[poll]).await.is_empty());
     // Another call with the same ticket.
     let (_, newer) = waiting(stream.next(ticket, 1).await);
+    assert_eq!(stream.ended(&[poll, newer]).await, [poll]);
     stream.deliver(KEY, 1).await;
     let reply = stream.call(KEY, again(poll)).await;
     assert_eq!(reply, Reply::TakenOver);
