@@ -102,6 +102,7 @@ pub fn event(n: usize, event_type: &str) -> Event {
         user_id: Some(format!("user-{:04}", n % 10_000)),
         event_type: event_type.to_owned(),
         event_data: RawValue::from_string(data).unwrap(),
+        schema_version: None,
         session_id: Some(format!("session-{:06}", n % 100_000)),
         timestamp: None,
         received_at: chrono::Utc::now(),

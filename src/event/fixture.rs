@@ -24,6 +24,7 @@ pub fn event() -> Event {
         user_id: None,
         event_type: "t".to_owned(),
         event_data: RawValue::from_string("{}".to_owned()).unwrap(),
+        schema_version: None,
         session_id: None,
         timestamp: None,
         received_at: item::now(),

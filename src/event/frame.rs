@@ -36,6 +36,8 @@ struct FrameItem<'a> {
     event_type: Cow<'a, str>,
     #[serde(borrow)]
     event_data: Cow<'a, RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    schema_version: Option<i16>,
     #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
     session_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -43,6 +45,25 @@ struct FrameItem<'a> {
     received_at: Time,
     #[serde(borrow)]
     source: Cow<'a, str>,
+}
+
+impl FrameItem<'_> {
+    fn into_event(self) -> Result<Event, FrameError> {
+        Ok(Event {
+            event_id: self.id,
+            original_id: self.original_id.map(Cow::into_owned),
+            producer: self.producer.as_ref().into(),
+            user_id: self.user_id.map(Cow::into_owned),
+            event_type: self.event_type.into_owned(),
+            event_data: self.event_data.into_owned(),
+            schema_version: self.schema_version,
+            session_id: self.session_id.map(Cow::into_owned),
+            timestamp: self.timestamp.map(|time| time.0),
+            received_at: self.received_at.0,
+            source: Source::parse(&self.source)
+                .ok_or_else(|| FrameError::Source(self.source.to_string()))?,
+        })
+    }
 }
 
 /// A time in the format of [`rfc3339`]; chrono's own serde takes twice as long.
@@ -108,6 +129,7 @@ impl Encoder {
             user_id: event.user_id.as_deref().map(Cow::Borrowed),
             event_type: Cow::Borrowed(&event.event_type),
             event_data: Cow::Borrowed(&event.event_data),
+            schema_version: event.schema_version,
             session_id: event.session_id.as_deref().map(Cow::Borrowed),
             timestamp: event.timestamp.map(Time),
             received_at: Time(event.received_at),
@@ -164,6 +186,9 @@ pub fn check(event: &Event) -> Result<(), String> {
             return Err(format!("{name} is empty, too long, or contains U+0000"));
         }
     }
+    if event.schema_version.is_some_and(|version| version < 1) {
+        return Err("schemaVersion is below 1".to_owned());
+    }
     if !event.event_data.get().starts_with('{') {
         return Err("eventData is not an object".to_owned());
     }
@@ -184,24 +209,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Event>, FrameError> {
     // One check of the whole text costs a tenth of one per string.
     let text = std::str::from_utf8(bytes)?;
     let items: Vec<FrameItem> = serde_json::from_str(text)?;
-    items
-        .into_iter()
-        .map(|item| {
-            Ok(Event {
-                event_id: item.id,
-                original_id: item.original_id.map(Cow::into_owned),
-                producer: item.producer.as_ref().into(),
-                user_id: item.user_id.map(Cow::into_owned),
-                event_type: item.event_type.into_owned(),
-                event_data: item.event_data.into_owned(),
-                session_id: item.session_id.map(Cow::into_owned),
-                timestamp: item.timestamp.map(|time| time.0),
-                received_at: item.received_at.0,
-                source: Source::parse(&item.source)
-                    .ok_or_else(|| FrameError::Source(item.source.to_string()))?,
-            })
-        })
-        .collect()
+    items.into_iter().map(FrameItem::into_event).collect()
 }
 
 /// Formats a time for headers and start-up output.
@@ -223,6 +231,7 @@ mod tests {
             user_id: (n != 2).then(|| "ü-1".to_owned()),
             event_type: "order.placed".to_owned(),
             event_data: RawValue::from_string(format!(r#"{{"n":{n}.50,"s":"\u00e9\n"}}"#)).unwrap(),
+            schema_version: (n == 1).then_some(3),
             session_id: None,
             timestamp: (n == 0).then(item::now),
             received_at: item::now(),

@@ -89,6 +89,8 @@ pub struct Event {
     pub event_type: String,
     /// The payload: a JSON object as raw text, never parsed into a tree on the way.
     pub event_data: Box<RawValue>,
+    /// The version of the type's schema that the payload follows; see `docs/SCHEMAS.md`.
+    pub schema_version: Option<i16>,
     /// The session it belongs to.
     pub session_id: Option<String>,
     /// Time of the event as given by the caller; `None` stands for [`Event::received_at`].
@@ -145,6 +147,9 @@ pub struct StoredEvent {
     pub user_id: Option<String>,
     pub event_type: String,
     pub event_data: Box<RawValue>,
+    /// The version of the type's schema that the payload follows; see `docs/SCHEMAS.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_version: Option<i16>,
     pub session_id: Option<String>,
     /// Time of the event.
     pub timestamp: DateTime<Utc>,

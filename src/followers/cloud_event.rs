@@ -28,6 +28,8 @@ struct CloudEvent<'a> {
     originalid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sessionid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schemaversion: Option<i16>,
     /// The text of the producer, so numbers keep their digits.
     data: &'a RawValue,
 }
@@ -49,6 +51,7 @@ pub(crate) fn text(event: &StoredEvent) -> Result<String, serde_json::Error> {
         recordedtime: event.received_at,
         originalid: event.original_id.as_deref(),
         sessionid: event.session_id.as_deref(),
+        schemaversion: event.schema_version,
         data: &event.event_data,
     })
 }

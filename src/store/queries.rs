@@ -22,6 +22,7 @@ macro_rules! event_columns {
             dsl::user_id,
             dsl::event_type,
             dsl::event_data,
+            dsl::schema_version,
             dsl::session_id,
             dsl::timestamp,
             dsl::received_at,

@@ -77,6 +77,7 @@ impl RecordedEvent {
             user_id: self.user_id.clone(),
             event_type: self.event_type.clone(),
             event_data: self.event_data.clone(),
+            schema_version: None,
             session_id: self.session_id.clone(),
             timestamp: self.occurred_at,
             received_at: super::times::floor(Utc::now()),

@@ -427,6 +427,7 @@ async fn publish_frame(vhost: &str, id: Uuid) {
             user_id: Some("u".to_owned()),
             event_type: "t".to_owned(),
             event_data: RawValue::from_string("{}".to_owned()).unwrap(),
+            schema_version: None,
             session_id: None,
             timestamp: None,
             received_at: item::now(),

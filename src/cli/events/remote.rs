@@ -29,6 +29,8 @@ struct Item<'a> {
     event_type: &'a str,
     event_data: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
@@ -43,6 +45,7 @@ impl<'a> Item<'a> {
             user_id: event.user_id.as_deref(),
             event_type: &event.event_type,
             event_data: &event.event_data,
+            schema_version: event.schema_version,
             session_id: event.session_id.as_deref(),
             timestamp: event.timestamp.map(frame::rfc3339),
         }

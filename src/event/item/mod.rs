@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::Arc;
 use uuid::Uuid;
-use values::{data_value, json_reason, text_value, time_value};
+use values::{data_value, json_reason, text_value, time_value, version_value};
 
 pub use identity::resolve_id;
 pub use raw::RawItem;
@@ -27,11 +27,12 @@ const MAX_TIME_BYTES: usize = 64;
 pub const EXTRA: &str = "_extra";
 
 /// The fields of an item on the wire.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     "id",
     "userId",
     "eventType",
     "eventData",
+    "schemaVersion",
     "sessionId",
     "timestamp",
 ];
@@ -46,6 +47,8 @@ pub struct Fields {
     pub event_type: String,
     /// `eventData`, `{}` when absent.
     pub event_data: Box<RawValue>,
+    /// `schemaVersion`, or the version that its absence stands for.
+    pub schema_version: Option<i16>,
     /// `sessionId`.
     pub session_id: Option<String>,
     /// `timestamp`, in whole microseconds, as both stores keep it.
@@ -69,6 +72,7 @@ impl Fields {
             user_id: self.user_id,
             event_type: self.event_type,
             event_data: self.event_data,
+            schema_version: self.schema_version,
             session_id: self.session_id,
             timestamp: self.timestamp,
             received_at,
@@ -103,6 +107,16 @@ pub fn check<'a>(
         return Err(vec![FieldError::new("", reason)]);
     }
     let mut flaws = std::mem::take(&mut raw.flaws);
+    let version = version_value(raw.schema_version).unwrap_or_else(|reason| {
+        match raw.schema_version {
+            // A field of the publisher's own that has the same name.
+            Some(value) if !rules.refuse_unknown => {
+                raw.unknown.push(("schemaVersion".to_owned(), value));
+            }
+            _ => flaws.push(FieldError::new("schemaVersion", reason)),
+        }
+        None
+    });
     if rules.refuse_unknown {
         flaws.extend(
             raw.unknown
@@ -163,6 +177,7 @@ pub fn check<'a>(
             user_id: user_id.map(Cow::into_owned),
             event_type: event_type.into_owned(),
             event_data,
+            schema_version: version,
             session_id: session_id.map(Cow::into_owned),
             timestamp,
         }),

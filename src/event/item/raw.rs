@@ -16,6 +16,7 @@ pub struct RawItem<'a> {
     pub(super) user_id: Option<&'a RawValue>,
     pub(super) event_type: Option<&'a RawValue>,
     pub(super) event_data: Option<&'a RawValue>,
+    pub(super) schema_version: Option<&'a RawValue>,
     pub(super) session_id: Option<&'a RawValue>,
     pub(super) timestamp: Option<&'a RawValue>,
     pub(super) flaws: Vec<FieldError>,
@@ -72,6 +73,7 @@ impl<'a> RawItem<'a> {
             "userId" => &mut self.user_id,
             "eventType" => &mut self.event_type,
             "eventData" => &mut self.event_data,
+            "schemaVersion" => &mut self.schema_version,
             "sessionId" => &mut self.session_id,
             "timestamp" => &mut self.timestamp,
             _ => {

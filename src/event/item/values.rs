@@ -70,6 +70,20 @@ pub fn is_writable(time: DateTime<Utc>) -> bool {
     (0..=9999).contains(&time.year())
 }
 
+/// The version of a schema: a whole number from 1 to 32,767, also spelt with a fraction of zero.
+pub(super) fn version_value(value: Option<&RawValue>) -> Result<Option<i16>, String> {
+    let Some(value) = value.filter(|v| v.get() != "null") else {
+        return Ok(None);
+    };
+    let number: Option<f64> = serde_json::from_str(value.get()).ok();
+    let whole = number
+        .filter(|number| number.fract() == 0.0 && (1.0..=f64::from(i16::MAX)).contains(number));
+    match whole {
+        Some(number) => Ok(Some(number as i16)),
+        None => Err(format!("must be a whole number from 1 to {}", i16::MAX)),
+    }
+}
+
 /// The payload: absent and `null` are the empty object.
 pub(super) fn data_value(
     value: Option<&RawValue>,

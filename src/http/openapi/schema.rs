@@ -28,6 +28,9 @@ pub struct EventBody {
     /// Any JSON object, up to 32 levels deep (`ingest.max_depth`); `{}` when absent. Keys are unique,
     /// and texts and keys contain no U+0000.
     event_data: Option<Payload>,
+    /// The version of the type's schema that `eventData` follows. Absent, it is the oldest declared one.
+    #[schema(minimum = 1, maximum = 32767)]
+    schema_version: Option<i16>,
     /// At most 256 bytes.
     #[schema(required = false, value_type = Option<Field>, example = "s1")]
     session_id: String,
@@ -75,6 +78,10 @@ pub struct StoredEventBody {
     user_id: Option<String>,
     event_type: String,
     event_data: Payload,
+    /// The version of the type's schema that `eventData` follows; absent if neither the type has a schema nor
+    /// the producer named a version.
+    #[schema(nullable = false, minimum = 1, maximum = 32767)]
+    schema_version: Option<i16>,
     #[schema(required)]
     session_id: Option<String>,
     /// When the event happened.

@@ -119,6 +119,7 @@ async fn create(
             user_id: Some(message.receiver.document.clone()),
             event_type: pix::EVENT_TYPE.to_owned(),
             event_data: data,
+            schema_version: None,
             session_id: None,
             timestamp: Some(message.paid_at),
             received_at: now,

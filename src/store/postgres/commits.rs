@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel::sql_types::{
-    Array, BigInt, Bool, Date, Double, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid,
+    Array, BigInt, Bool, Date, Double, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use std::collections::BTreeSet;
@@ -150,7 +150,7 @@ const EVENTS: &str = "\
             FROM unnest($1::bigint[], $2::bigint[]) AS commits (seq, block) \
             CROSS JOIN LATERAL ( \
                 SELECT id, event_id, original_id, producer, user_id, event_type, event_data, \
-                       session_id, \"timestamp\", received_at, source, processed \
+                       schema_version, session_id, \"timestamp\", received_at, source, processed \
                 FROM user_interactions \
                 WHERE id >= commits.block << 12 AND id < (commits.block + 1) << 12 \
                   AND bucket = ANY ($3) \
@@ -188,6 +188,8 @@ struct LogRow {
     event_type: String,
     #[diesel(sql_type = Jsonb)]
     event_data: JsonColumn,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    schema_version: Option<i16>,
     #[diesel(sql_type = Nullable<Text>)]
     session_id: Option<String>,
     #[diesel(sql_type = Timestamptz)]
@@ -212,6 +214,7 @@ impl From<LogRow> for LoggedEvent {
                 user_id: row.user_id,
                 event_type: row.event_type,
                 event_data: row.event_data.0,
+                schema_version: row.schema_version,
                 session_id: row.session_id,
                 timestamp: row.timestamp.0,
                 received_at: row.received_at.0,

@@ -146,10 +146,12 @@ async fn create(client: &mut Client, day: NaiveDate) -> Result<(), StoreError> {
             return Err(StoreError::new(ErrorKind::Transient, message));
         }
         let (from, to) = (literal(day), literal(next));
+        // One that was detached before the log got the column lacks it.
         transaction
             .batch_execute(&format!(
                 "CREATE TABLE IF NOT EXISTS {name} (LIKE user_interactions INCLUDING ALL) \
                  WITH (fillfactor = 85); \
+                 ALTER TABLE {name} ADD COLUMN IF NOT EXISTS schema_version smallint; \
                  ALTER TABLE user_interactions ATTACH PARTITION {name} \
                  FOR VALUES FROM ('{from}') TO ('{to}')"
             ))

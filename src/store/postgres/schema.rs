@@ -15,6 +15,7 @@ diesel::table! {
         session_id -> Nullable<Text>,
         original_id -> Nullable<Text>,
         event_data -> Jsonb,
+        schema_version -> Nullable<SmallInt>,
     }
 }
 

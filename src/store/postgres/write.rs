@@ -26,15 +26,15 @@ const INSERT: &str = "\
     ), inserted AS ( \
     INSERT INTO user_interactions \
         (id, \"timestamp\", received_at, event_id, bucket, processed, source, producer, event_type, \
-         user_id, session_id, original_id, event_data) \
+         user_id, session_id, original_id, event_data, schema_version) \
     SELECT drawn.block << 12 | t.place, t.occurred_at, t.received_at, t.event_id, t.bucket, \
            t.event_type <> ALL ($16::text[]), t.source, t.producer, t.event_type, t.user_id, \
-           t.session_id, t.original_id, t.event_data::jsonb \
+           t.session_id, t.original_id, t.event_data::jsonb, t.schema_version \
     FROM drawn, unnest($2::int4[], $3::timestamptz[], $4::timestamptz[], $5::uuid[], $6::date[], \
                        $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], \
-                       $12::text[], $13::text[]) \
+                       $12::text[], $13::text[], $17::int2[]) \
          AS t (place, occurred_at, received_at, event_id, bucket, source, producer, event_type, \
-               user_id, session_id, original_id, event_data) \
+               user_id, session_id, original_id, event_data, schema_version) \
     ON CONFLICT DO NOTHING \
     RETURNING event_id \
     ), counted AS ( \
@@ -54,7 +54,7 @@ static INSERT_IN_LANE: LazyLock<String> = LazyLock::new(|| {
     INSERT
         .replacen(
             "WITH drawn",
-            "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($17)), drawn",
+            "WITH lane AS MATERIALIZED (SELECT pg_advisory_xact_lock($18)), drawn",
             1,
         )
         .replacen("AS block WHERE", "AS block FROM lane WHERE", 1)
@@ -75,6 +75,7 @@ struct Columns<'a> {
     session_id: Vec<Option<&'a str>>,
     original_id: Vec<Option<&'a str>>,
     event_data: Vec<&'a str>,
+    schema_version: Vec<Option<i16>>,
     buckets: Vec<NaiveDate>,
     types: Vec<&'a str>,
     /// Those of the types that a reaction is declared for.
@@ -103,13 +104,14 @@ impl<'a> Columns<'a> {
             session_id: column(&sorted, |event| event.session_id.as_deref()),
             original_id: column(&sorted, |event| event.original_id.as_deref()),
             event_data: column(&sorted, |event| event.event_data.get()),
+            schema_version: column(&sorted, |event| event.schema_version),
             buckets: buckets.into_iter().collect(),
             awaited: awaited.among(types.iter().copied()),
             types: types.into_iter().collect(),
         }
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 16] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 17] {
         [
             &self.count,
             &self.place,
@@ -127,6 +129,7 @@ impl<'a> Columns<'a> {
             &self.buckets,
             &self.types,
             &self.awaited,
+            &self.schema_version,
         ]
     }
 }

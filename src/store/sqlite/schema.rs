@@ -14,6 +14,7 @@ diesel::table! {
         session_id -> Nullable<Text>,
         original_id -> Nullable<Text>,
         event_data -> Text,
+        schema_version -> Nullable<SmallInt>,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::store::content::conflicts;
 use crate::store::followers::FollowerKind;
 use crate::store::{ErrorKind, RowOutcome, StoreError};
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, SmallInt, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{ExpressionMethods, JoinOnDsl, QueryDsl, QueryResult, RunQueryDsl, SqliteConnection};
 use std::collections::HashSet;
@@ -55,7 +55,8 @@ impl<const N: usize> QueryFragment<Sqlite> for Insert<'_, N> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         out.push_sql(
             "INSERT INTO user_interactions (event_id, \"timestamp\", received_at, processed, \
-             source, producer, event_type, user_id, session_id, original_id, event_data) VALUES ",
+             source, producer, event_type, user_id, session_id, original_id, event_data, \
+             schema_version) VALUES ",
         );
         let columns = self.times.iter().zip(&self.processed);
         for (place, (event, ((occurred_at, received_at), processed))) in
@@ -83,6 +84,8 @@ impl<const N: usize> QueryFragment<Sqlite> for Insert<'_, N> {
             out.push_bind_param::<Nullable<Text>, _>(&event.original_id)?;
             out.push_sql(", ");
             out.push_bind_param::<Text, _>(event.event_data.get())?;
+            out.push_sql(", ");
+            out.push_bind_param::<Nullable<SmallInt>, _>(&event.schema_version)?;
             out.push_sql(")");
         }
         out.push_sql(" ON CONFLICT (event_id) DO NOTHING");

@@ -167,6 +167,7 @@ mod tests {
             event_type: "t".to_owned(),
             event_data: RawValue::from_string(format!("{{\"a\":\"{}\"}}", "x".repeat(payload)))
                 .unwrap(),
+            schema_version: None,
             session_id: None,
             timestamp: None,
             received_at: chrono::Utc::now(),

@@ -91,6 +91,7 @@ pub fn event_of(event_id: Uuid) -> Event {
         user_id: Some("u1".to_owned()),
         event_type: "page.view".to_owned(),
         event_data: json(r#"{"path":"/"}"#),
+        schema_version: None,
         session_id: None,
         timestamp: None,
         received_at: now(),
