@@ -13,9 +13,12 @@ pub mod frame;
 pub mod id;
 pub mod item;
 pub mod json;
+mod members;
 pub mod outcome;
 pub mod pix;
 pub mod read_waiters;
+#[cfg(feature = "service")]
+pub mod schemas;
 pub mod shards;
 
 use chrono::{DateTime, Utc};

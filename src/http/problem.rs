@@ -23,7 +23,7 @@ pub struct ItemError {
 
 impl std::fmt::Display for ItemError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let FieldError { field, reason } = &self.flaw;
+        let FieldError { field, reason, .. } = &self.flaw;
         match field.as_str() {
             "" => write!(f, "item {}: {reason}", self.index),
             field => write!(f, "item {}: {field}: {reason}", self.index),

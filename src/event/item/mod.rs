@@ -4,6 +4,7 @@ mod identity;
 mod raw;
 mod rules;
 mod values;
+mod violation;
 
 use super::pix::{self, PixMessage};
 use super::{Event, Source};
@@ -19,6 +20,7 @@ pub use identity::resolve_id;
 pub use raw::RawItem;
 pub use rules::{FieldError, ItemLimits, Rules};
 pub use values::is_writable;
+pub use violation::SchemaViolation;
 
 /// Longest timestamp; a valid RFC 3339 time is shorter.
 const MAX_TIME_BYTES: usize = 64;

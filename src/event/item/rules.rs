@@ -1,5 +1,6 @@
 //! The rules of an item, and the error of a field that breaks one.
 
+use super::violation::SchemaViolation;
 use crate::event::pix::PixRules;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,9 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong, and what would be right.
     pub reason: String,
+    /// The rule of the type's schema that is broken, if it is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Box<SchemaViolation>>,
 }
 
 impl FieldError {
@@ -58,6 +62,7 @@ impl FieldError {
         Self {
             field: field.to_owned(),
             reason: reason.into(),
+            schema: None,
         }
     }
 }

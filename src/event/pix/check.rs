@@ -3,8 +3,8 @@
 use super::amount::Cents;
 use super::{ACCOUNT_TYPES, Party, PixMessage, PixRules, document, is_ispb, time};
 use crate::event::item::FieldError;
+use crate::event::members::Members;
 use chrono::NaiveDateTime;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -140,34 +140,6 @@ fn end_to_end(id: &str, payer: Option<&Party>) -> Result<(), String> {
             payer.ispb
         )),
         _ => Ok(()),
-    }
-}
-
-/// The members of an object in their order, also those that come twice.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
     }
 }
 
