@@ -144,6 +144,11 @@ fn broken(error: &jsonschema::ValidationError<'_>) -> BrokenRule {
     }
 }
 
+/// A validator of a part of a document that has no references.
+pub(super) fn validator(schema: &Value) -> Result<Validator, String> {
+    build(Draft::Draft202012, schema)
+}
+
 fn build(draft: Draft, schema: &Value) -> Result<Validator, String> {
     let options = jsonschema::options()
         .with_draft(draft)

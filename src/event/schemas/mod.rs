@@ -6,6 +6,7 @@
 //! declaring a second one must not change what its events mean.
 
 mod bounds;
+pub mod compatibility;
 mod document;
 mod graph;
 mod upcast;
