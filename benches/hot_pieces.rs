@@ -10,7 +10,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use eclusa::batch::open_batch::OpenBatch;
 use eclusa::config::Sources;
 use eclusa::event::item;
-use eclusa::event::item::{ItemLimits, Rules};
+use eclusa::event::item::{DataRules, ItemLimits, Rules};
 use eclusa::event::read_waiters::ReadWaiters;
 use eclusa::event::{CallerMode, Delivery, Event, Origin, Outcome, Source, Ticket, frame, id};
 use eclusa::metrics::Metrics;
@@ -29,12 +29,27 @@ const LIMITS: ItemLimits = ItemLimits {
     max_depth: 32,
     max_field_bytes: 256,
     accept_days: 400,
-    pix: None,
+    data: DataRules::NONE,
 };
 
 fn event() -> Event {
     let fields = item::parse(ITEM, &LIMITS, Rules::HTTP).unwrap();
     fields.into_event(id::fresh(), None, "shop".into(), Source::Http, item::now())
+}
+
+/// The limits of settings with schemas of a hundred types, and one of `event_type`.
+fn limits_with_schema(event_type: &str) -> ItemLimits {
+    let schema = r#"{"type":"object","required":["path","price"],"additionalProperties":false,"properties":{
+        "path":{"type":"string","pattern":"^/"},"referrer":{"type":"string"},"title":{"type":"string","maxLength":200},
+        "width":{"type":"integer","minimum":0},"height":{"type":"integer","minimum":0},
+        "tags":{"type":"array","items":{"type":"string"}},"price":{"type":"number","minimum":0},
+        "member":{"type":"boolean"},"x":{"type":"string"}}}"#;
+    let entry = |name: &str| {
+        format!("[[schemas]]\ntype = \"{name}\"\nversion = 1\nschema = '''{schema}'''\n")
+    };
+    let entries: String = (0..100).map(|n| entry(&format!("type.{n}"))).collect();
+    let text = entries + &entry(event_type);
+    Sources::from_text(&text).load().unwrap().item_limits()
 }
 
 fn parse_and_check(criterion: &mut Criterion) {
@@ -43,6 +58,13 @@ fn parse_and_check(criterion: &mut Criterion) {
     group.bench_function("parse and check", |bencher| {
         bencher.iter(|| item::parse(black_box(ITEM), &LIMITS, Rules::HTTP).unwrap());
     });
+    // The same with schemas of a hundred other types, and with one of this type.
+    for (name, of_type) in [("other", "other"), ("its", "page.view")] {
+        let limits = limits_with_schema(of_type);
+        group.bench_function(format!("parse and check with {name} schema"), |bencher| {
+            bencher.iter(|| item::parse(black_box(ITEM), &limits, Rules::HTTP).unwrap());
+        });
+    }
     group.bench_function("fresh id", |bencher| bencher.iter(id::fresh));
     group.finish();
 }

@@ -1,7 +1,7 @@
 //! The body of `POST /v1/events`, as one document and as lines.
 #![no_main]
 
-use eclusa::event::item::{self, ItemLimits, Rules};
+use eclusa::event::item::{self, DataRules, ItemLimits, Rules};
 use eclusa::http::body::{self, Shape};
 use libfuzzer_sys::fuzz_target;
 
@@ -9,7 +9,7 @@ const LIMITS: ItemLimits = ItemLimits {
     max_depth: 16,
     max_field_bytes: 256,
     accept_days: 400,
-    pix: None,
+    data: DataRules::NONE,
 };
 
 fuzz_target!(|bytes: &[u8]| {

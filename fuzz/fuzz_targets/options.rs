@@ -2,13 +2,13 @@
 
 use eclusa::broker::contents::DecodeOptions;
 use eclusa::config::broker::MissingId;
-use eclusa::event::item::ItemLimits;
+use eclusa::event::item::{DataRules, ItemLimits};
 
 const LIMITS: ItemLimits = ItemLimits {
     max_depth: 16,
     max_field_bytes: 256,
     accept_days: 400,
-    pix: None,
+    data: DataRules::NONE,
 };
 
 pub fn options() -> DecodeOptions {

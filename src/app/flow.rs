@@ -63,6 +63,8 @@ pub struct Flow {
     pub publisher: Option<Publisher>,
     /// The connection to the broker, in full mode.
     pub link: Option<LinkWatch>,
+    /// Dead-letters events.
+    pub retry: Mailbox<RetrySupervisor>,
     /// Whether the store is available.
     pub store_breaker: Breaker,
     /// Whether the broker is available, in full mode.
@@ -229,6 +231,7 @@ impl Flow {
             ingest_queue,
             publisher,
             link,
+            retry,
             store_breaker,
             broker_breaker,
             read_waiters,

@@ -182,6 +182,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             letter_count: letter_count.clone(),
             replayer: replayer.clone(),
             ingest,
+            retry: shared.retry.clone(),
             completions,
             accepted: shared.metrics.accepted.with_label_values(&["http"]),
             partitions: shared.partitions.clone(),

@@ -59,6 +59,8 @@ pub struct InvalidItem {
     pub cause: Cause,
     /// What is wrong with it.
     pub error: String,
+    /// The type, of an event that breaks the schema of its type.
+    pub event_type: Option<String>,
 }
 
 impl InvalidItem {
@@ -95,6 +97,7 @@ impl Contents {
                 item: None,
                 cause,
                 error,
+                event_type: None,
             }],
             ..Self::default()
         }

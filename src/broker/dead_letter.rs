@@ -72,6 +72,7 @@ pub fn of_unreadable(
         attempts: 1,
     };
     DeadLetter {
+        event_type: bad.event_type,
         content_type: property(properties.content_type()),
         message_id: property(properties.message_id()),
         frame: is_frame(properties),

@@ -3,7 +3,7 @@
 
 use super::contents::{Contents, DecodeOptions, InvalidItem, Redecode};
 use crate::config::broker::MissingId;
-use crate::event::item::{Fields, Rules};
+use crate::event::item::{FieldError, Fields, Rules};
 use crate::event::{Cause, Event, Source, array, id, item};
 use chrono::{DateTime, Utc};
 use lapin::BasicProperties;
@@ -79,6 +79,14 @@ pub(super) fn read(body: &[u8], properties: &BasicProperties, rules: &DecodeOpti
     }
 }
 
+/// Why an event is not taken where messages are bounded.
+pub(super) fn too_large(bytes: usize, most: usize) -> String {
+    format!(
+        "has {bytes} bytes, but with broker.order = \"user\" an event may have at most {most} \
+         (broker.max_message_bytes)"
+    )
+}
+
 /// The inside of a NestJS envelope, and its pattern if that is a text. An object with an
 /// `eventType` of its own is an event, whatever else it has.
 fn envelope(text: &str) -> Option<(&str, Option<String>)> {
@@ -136,7 +144,7 @@ impl Message<'_> {
                 events: vec![event],
                 ..Contents::default()
             },
-            Err(error) => Contents::invalid_whole(body, Cause::Invalid, error),
+            Err(flaw) => flaw.of_whole(body),
         }
     }
 
@@ -157,12 +165,7 @@ impl Message<'_> {
             });
             match event {
                 Ok(event) => contents.events.push(event),
-                Err(error) => contents.bad.push(InvalidItem {
-                    body: text.get().as_bytes().to_vec(),
-                    item: Some(index),
-                    cause: Cause::Invalid,
-                    error: format!("item {index}: {error}"),
-                }),
+                Err(flaw) => contents.bad.push(flaw.of_item(text.get(), index)),
             }
         }
         contents
@@ -174,13 +177,9 @@ impl Message<'_> {
     }
 
     /// An item's fields; the envelope's pattern stands in for an `eventType` it lacks.
-    fn fields(&self, text: &str) -> Result<Fields, String> {
+    fn fields(&self, text: &str) -> Result<Fields, ItemFlaw> {
         if let Some(most) = self.rules.max_event_bytes.filter(|most| text.len() > *most) {
-            return Err(format!(
-                "has {} bytes, but with broker.order = \"user\" an event may have at most {most} \
-                 (broker.max_message_bytes)",
-                text.len()
-            ));
+            return Err(too_large(text.len(), most).into());
         }
         let parsed = item::parse(text, &self.rules.limits, Rules::AMQP);
         let flaws = match (parsed, &self.pattern) {
@@ -200,11 +199,7 @@ impl Message<'_> {
                 }
             }
         };
-        let flaws: Vec<String> = flaws
-            .into_iter()
-            .map(|flaw| format!("{} {}", flaw.field, flaw.reason).trim().to_owned())
-            .collect();
-        Err(flaws.join("; "))
+        Err(ItemFlaw::of(&flaws))
     }
 
     fn resolve(&self, given: String) -> Result<(Uuid, Option<String>), String> {
@@ -216,6 +211,70 @@ impl Message<'_> {
     fn event(&self, fields: Fields, event_id: Uuid, original_id: Option<String>) -> Event {
         let producer = Arc::clone(&self.rules.producer);
         fields.into_event(event_id, original_id, producer, Source::Amqp, self.now)
+    }
+}
+
+/// Why an item is no event.
+struct ItemFlaw {
+    error: String,
+    /// The type, if all that is wrong is that it breaks the schema of its type.
+    event_type: Option<String>,
+}
+
+impl ItemFlaw {
+    fn of(flaws: &[FieldError]) -> Self {
+        let texts = flaws
+            .iter()
+            .map(|flaw| format!("{} {}", flaw.field, flaw.reason).trim().to_owned());
+        let of_schema = flaws.iter().all(|flaw| flaw.schema.is_some());
+        let first = flaws.iter().find_map(|flaw| flaw.schema.as_ref());
+        Self {
+            error: texts.collect::<Vec<_>>().join("; "),
+            event_type: first
+                .filter(|_| of_schema)
+                .map(|violation| violation.event_type.clone()),
+        }
+    }
+
+    fn of_whole(self, body: &[u8]) -> Contents {
+        let bad = InvalidItem {
+            item: None,
+            ..self.invalid(body.to_vec())
+        };
+        Contents {
+            bad: vec![bad],
+            ..Contents::default()
+        }
+    }
+
+    fn of_item(mut self, text: &str, index: usize) -> InvalidItem {
+        self.error = format!("item {index}: {}", self.error);
+        InvalidItem {
+            item: Some(index),
+            ..self.invalid(text.as_bytes().to_vec())
+        }
+    }
+
+    fn invalid(self, body: Vec<u8>) -> InvalidItem {
+        InvalidItem {
+            body,
+            item: None,
+            cause: match self.event_type {
+                Some(_) => Cause::Schema,
+                None => Cause::Invalid,
+            },
+            error: self.error,
+            event_type: self.event_type,
+        }
+    }
+}
+
+impl From<String> for ItemFlaw {
+    fn from(error: String) -> Self {
+        Self {
+            error,
+            event_type: None,
+        }
     }
 }
 
@@ -234,6 +293,7 @@ fn with_event_type(text: &str, event_type: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::item::DataRules;
     use crate::event::item::ItemLimits;
 
     fn rules(missing_id: MissingId) -> DecodeOptions {
@@ -242,7 +302,7 @@ mod tests {
                 max_depth: 16,
                 max_field_bytes: 256,
                 accept_days: 400,
-                pix: None,
+                data: DataRules::NONE,
             },
             max_event_bytes: None,
             max_items: 1_000,

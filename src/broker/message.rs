@@ -3,6 +3,7 @@
 
 use super::contents::{Contents, DecodeOptions, InvalidItem};
 use super::{foreign_message, headers};
+use crate::event::item::{CheckedData, FieldError};
 use crate::event::{Cause, Event, frame};
 use lapin::BasicProperties;
 use std::panic::AssertUnwindSafe;
@@ -22,7 +23,7 @@ fn read_trusting(body: &[u8], properties: &BasicProperties, options: &DecodeOpti
             Ok(events) if events.is_empty() => {
                 Contents::malformed(body, "a frame without events".to_owned())
             }
-            Ok(events) => framed(events),
+            Ok(events) => framed(events, options),
             Err(error) => Contents::malformed(body, error.to_string()),
         },
         Some(version) => Contents::malformed(
@@ -40,11 +41,16 @@ fn read_trusting(body: &[u8], properties: &BasicProperties, options: &DecodeOpti
     contents
 }
 
-/// The events of a frame, less those that no row can hold.
-fn framed(events: Vec<Event>) -> Contents {
+/// The events of a frame, less those that no row can hold, and, when it was a dead letter, those that break
+/// the schema of their type now. Otherwise schemas were looked at where the events entered.
+fn framed(events: Vec<Event>, options: &DecodeOptions) -> Contents {
     let mut contents = Contents::default();
     for (index, event) in events.into_iter().enumerate() {
-        let flaw = match frame::check(&event) {
+        let again = options.again.is_some();
+        let flaw = match frame::check(&event).and_then(|()| match again {
+            true => check_data(&event, options),
+            false => Ok(()),
+        }) {
             Ok(()) => {
                 contents.events.push(event);
                 continue;
@@ -61,9 +67,32 @@ fn framed(events: Vec<Event>) -> Contents {
             item: Some(index),
             cause: Cause::Invalid,
             error: flaw,
+            event_type: None,
         });
     }
     contents
+}
+
+/// Checks a payload as where it entered.
+fn check_data(event: &Event, options: &DecodeOptions) -> Result<(), String> {
+    let data = event.event_data.get();
+    let checked = options
+        .limits
+        .data
+        .check(&event.event_type, event.schema_version, data);
+    let flaws = match checked {
+        Ok(CheckedData {
+            quarantined: Some(violation),
+            ..
+        }) => vec![FieldError::from(*violation)],
+        Ok(_) => return Ok(()),
+        Err(flaws) => flaws,
+    };
+    let reasons: Vec<String> = flaws
+        .into_iter()
+        .map(|flaw| format!("{} {}", flaw.field, flaw.reason))
+        .collect();
+    Err(reasons.join("; "))
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub mod reload;
 pub mod retry;
 #[cfg(feature = "service")]
 pub mod schedules;
+#[cfg(feature = "service")]
+pub mod schemas;
 pub mod shutdown;
 pub mod start;
 pub mod store;
@@ -25,7 +27,9 @@ pub mod streams;
 mod units;
 
 use crate::event::Event;
-use crate::event::item::ItemLimits;
+use crate::event::item::{DataRules, ItemLimits};
+#[cfg(feature = "service")]
+use crate::event::schemas::Schemas;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -69,6 +73,16 @@ pub struct Settings {
     #[cfg(not(feature = "service"))]
     #[serde(rename = "schedules")]
     _schedules: serde::de::IgnoredAny,
+    /// The schemas of event types, in the service.
+    #[cfg(feature = "service")]
+    pub schemas: Vec<schemas::SchemaSettings>,
+    #[cfg(not(feature = "service"))]
+    #[serde(rename = "schemas")]
+    _schemas: serde::de::IgnoredAny,
+    /// What [`Settings::schemas`] declare, ready to check events; made when the settings are loaded.
+    #[cfg(feature = "service")]
+    #[serde(skip)]
+    compiled_schemas: Schemas,
     /// What collectors pull, in the service.
     #[cfg(feature = "service")]
     pub streams: Vec<streams::StreamSettings>,
@@ -141,6 +155,12 @@ impl Settings {
         self.mode = mode;
     }
 
+    /// The schemas of event types.
+    #[cfg(feature = "service")]
+    pub fn event_schemas(&self) -> &Schemas {
+        &self.compiled_schemas
+    }
+
     /// The limits that items are validated against. Ids of days that the retention has dropped or is
     /// about to drop are refused.
     pub fn item_limits(&self) -> ItemLimits {
@@ -150,9 +170,12 @@ impl Settings {
             max_field_bytes: self.ingest.max_field_bytes,
             accept_days: self.ingest.accept_days.min(kept),
             #[cfg(feature = "service")]
-            pix: self.pix.rules(),
+            data: DataRules {
+                pix: self.pix.rules(),
+                schemas: self.compiled_schemas.clone(),
+            },
             #[cfg(not(feature = "service"))]
-            pix: None,
+            data: DataRules::NONE,
         }
     }
 

@@ -42,6 +42,8 @@ impl LiveSettings {
         next.batch.max_bytes = new.batch.max_bytes;
         next.batch.max_wait = new.batch.max_wait;
         next.batch.linger = new.batch.linger;
+        #[cfg(feature = "service")]
+        next.take_schemas(&new);
         next.auth.keys = new.auth.keys.clone();
         next.log.filter = new.log.filter.clone();
         let invalid = next.validate();

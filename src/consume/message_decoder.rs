@@ -58,6 +58,10 @@ impl MessageDecoder {
             deliveries.push(delivery);
         }
         for bad in contents.bad {
+            if let Some(event_type) = &bad.event_type {
+                let labels = [event_type.as_str(), "dead_lettered"];
+                self.metrics.schema_invalid.with_label_values(&labels).inc();
+            }
             let letter = dead_letter::of_unreadable(
                 &message.properties,
                 bad,

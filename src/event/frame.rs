@@ -6,7 +6,7 @@
 //! [`VERSION_HEADER`] distinguishes frames from the messages of other publishers.
 
 use super::item;
-use super::item::ItemLimits;
+use super::item::{DataRules, ItemLimits};
 use super::{Event, Source, id, json};
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::de::Error as _;
@@ -164,7 +164,7 @@ pub const WIDEST: ItemLimits = ItemLimits {
     max_field_bytes: 1_280,
     accept_days: 36_500,
     // Checked where the event entered, and again where it becomes a message.
-    pix: None,
+    data: DataRules::NONE,
 };
 
 /// Validates an event from a frame. Any publisher on the queue can set the frame header, so a

@@ -8,6 +8,8 @@ pub enum Cause {
     Malformed,
     /// The message has a known shape, but a field breaks a rule.
     Invalid,
+    /// The payload breaks the schema of its type.
+    Schema,
     /// The store never accepts this row.
     Poison,
     /// It failed too many times in a way that may pass.
@@ -31,9 +33,10 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Cause; 12] = [
+    pub const ALL: [Cause; 13] = [
         Cause::Malformed,
         Cause::Invalid,
+        Cause::Schema,
         Cause::Poison,
         Cause::RetriesExhausted,
         Cause::Panic,
@@ -51,6 +54,7 @@ impl Cause {
         match self {
             Cause::Malformed => "malformed",
             Cause::Invalid => "invalid",
+            Cause::Schema => "schema",
             Cause::Poison => "poison",
             Cause::RetriesExhausted => "retries_exhausted",
             Cause::Panic => "panic",

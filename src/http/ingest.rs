@@ -9,14 +9,16 @@ use super::problem::{ItemError, Problem};
 use crate::config::auth::Scope;
 use crate::event::budget::Permit;
 use crate::event::item;
-use crate::event::item::{FieldError, Fields, Rules};
-use crate::event::{Event, Outcome, Source, id};
+use crate::event::item::{FieldError, Fields, Rules, SchemaViolation};
+use crate::event::{Delivery, Event, Outcome, Source, id};
 use crate::ingest::http_ingest::Ingest;
 use crate::ingest::request;
+use crate::retry::retry_supervisor::Unreadable;
 use crate::supervision::{Phase, failpoint};
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -36,7 +38,7 @@ pub enum IngestStatus {
     Queued,
     /// The store already has an event of this id.
     Duplicate,
-    /// The store refuses the event, which is kept as a dead letter.
+    /// The event breaks the schema of its type, or the store refuses it; it is kept as a dead letter.
     DeadLettered,
 }
 
@@ -138,9 +140,9 @@ pub async fn post_events(
         }
         let (bytes, permit) = body::read(&state, &request, payload).await?;
         let key = idempotency_key(request.headers())?;
-        let (events, single) = read_events(&state, &caller, key, shape, &bytes)?;
+        let sent = read_events(&state, &caller, key, shape, &bytes)?;
         drop(bytes);
-        take(&state, events, key.is_some(), single, permit).await
+        take(&state, sent, key.is_some(), permit).await
     };
     result.await.inspect_err(|problem| {
         state
@@ -151,17 +153,31 @@ pub async fn post_events(
     })
 }
 
+/// The events of a request.
+#[derive(Default)]
+pub(super) struct SentEvents {
+    pub(super) events: Vec<Event>,
+    /// Those that break the schema of their type and are to be dead letters, by their index.
+    pub(super) quarantined: HashMap<usize, Box<SchemaViolation>>,
+    /// The body was one event alone.
+    pub(super) single: bool,
+}
+
 /// Makes events durable and answers.
 ///
 /// # Errors
 /// 503 if they are not known to be durable.
 pub(super) async fn take(
     state: &HttpState,
-    events: Vec<Event>,
+    sent: SentEvents,
     keyed: bool,
-    single: bool,
     mut permit: Permit,
 ) -> Result<HttpResponse, Problem> {
+    let SentEvents {
+        events,
+        mut quarantined,
+        single,
+    } = sent;
     let ids: Vec<AssignedId> = events
         .iter()
         .map(|event| AssignedId {
@@ -184,15 +200,57 @@ pub(super) async fn take(
     let accounts = state.metrics.accounting.ingest.clone();
     let completions = Some(state.completions.clone());
     let (deliveries, outcomes) = request::open(events, accounts, permit, completions);
-    // If the mailbox is full the message is dropped here, and its tickets settle the request.
-    drop(state.ingest.try_send(Ingest(deliveries)));
+    let (held, deliveries): (Vec<_>, Vec<_>) = deliveries
+        .into_iter()
+        .enumerate()
+        .map(|(index, delivery)| (delivery, quarantined.remove(&index)))
+        .partition(|(_, violation)| violation.is_some());
+    let deliveries: Vec<_> = deliveries
+        .into_iter()
+        .map(|(delivery, _)| delivery)
+        .collect();
+    if !deliveries.is_empty() {
+        // If the mailbox is full the message is dropped here, and its tickets settle the request.
+        drop(state.ingest.try_send(Ingest(deliveries)));
+    }
     let timeout = state.settings.get().ingest.timeout;
-    match tokio::time::timeout(timeout, outcomes).await {
+    let settled = async {
+        for (delivery, violation) in held {
+            if let Some(violation) = violation {
+                quarantine(state, delivery, &violation).await;
+            }
+        }
+        outcomes.await
+    };
+    match tokio::time::timeout(timeout, settled).await {
         Ok(Ok(outcomes)) => respond(&outcomes, &ids, single).map_err(refused),
         Ok(Err(_)) | Err(_) => Err(refused(Problem::unavailable(format!(
             "not known to be durable after {}; repeat the request",
             humantime::format_duration(timeout)
         )))),
+    }
+}
+
+/// Hands an event over to become a dead letter. Where that does not happen its ticket settles it as refused.
+async fn quarantine(state: &HttpState, delivery: Delivery, violation: &SchemaViolation) {
+    let labels = [violation.event_type.as_str(), "dead_lettered"];
+    state
+        .metrics
+        .schema_invalid
+        .with_label_values(&labels)
+        .inc();
+    match Unreadable::of_event(delivery, violation.to_string()) {
+        // Awaiting the answer bounds what waits to one event of a request.
+        Ok(unreadable) => {
+            if let Err(rejected) = state.retry.try_send(unreadable)
+                && state.retry.send(rejected.into_message()).await.is_err()
+            {
+                tracing::warn!(
+                    "the retry supervisor crashed; the caller is told to repeat the event"
+                );
+            }
+        }
+        Err(error) => tracing::error!(%error, "cannot write an event as JSON"),
     }
 }
 
@@ -214,7 +272,7 @@ fn read_events(
     key: Option<&str>,
     shape: body::Shape,
     bytes: &[u8],
-) -> Result<(Vec<Event>, bool), Problem> {
+) -> Result<SentEvents, Problem> {
     let (limits, max_items, max_event_bytes) = {
         let settings = state.settings.get();
         let max_event_bytes = settings.max_event_bytes();
@@ -227,7 +285,11 @@ fn read_events(
     let body::Items { items, single } = body::items(bytes, shape, max_items)?;
     let now = item::now();
     let count = items.len();
-    let mut events = Vec::with_capacity(count);
+    let mut sent = SentEvents {
+        events: Vec::with_capacity(count),
+        single,
+        ..SentEvents::default()
+    };
     let mut errors = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         if let Some(most) = max_event_bytes.filter(|most| item.bytes() > *most) {
@@ -242,11 +304,25 @@ fn read_events(
                 item::resolve_id(given, &caller.producer, now, limits.accept_days)
             })?;
             let producer = caller.producer.clone();
-            Ok(fields.into_event(event_id, original, producer, Source::Http, now))
+            let quarantined = fields.quarantined.take();
+            let event = fields.into_event(event_id, original, producer, Source::Http, now);
+            Ok((event, quarantined))
         });
         match event {
-            Ok(event) => events.push(event),
+            Ok((event, violation)) => {
+                sent.quarantined
+                    .extend(violation.map(|violation| (index, violation)));
+                sent.events.push(event);
+            }
             Err(flaws) => {
+                if let Some(violation) = flaws.iter().find_map(|flaw| flaw.schema.as_ref()) {
+                    let labels = [violation.event_type.as_str(), "refused"];
+                    state
+                        .metrics
+                        .schema_invalid
+                        .with_label_values(&labels)
+                        .inc();
+                }
                 // Every bad item is reported, but not all errors of each when there are many.
                 let most = if errors.len() < MANY_ERRORS {
                     usize::MAX
@@ -259,7 +335,7 @@ fn read_events(
         }
     }
     if errors.is_empty() {
-        Ok((events, single))
+        Ok(sent)
     } else {
         Err(Problem::invalid_items(errors, count))
     }

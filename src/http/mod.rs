@@ -30,6 +30,7 @@ use crate::ingest::admission::AdmissionControl;
 use crate::ingest::completions::Completions;
 use crate::ingest::http_ingest::HttpIngest;
 use crate::metrics::Metrics;
+use crate::retry::retry_supervisor::RetrySupervisor;
 use crate::store::{CommitLog, DeadLetterStore, EventStore, FollowerStore, Store};
 use crate::supervision::{HealthBoard, Lifecycle, Mailbox};
 use actix_web::http::Method;
@@ -54,6 +55,8 @@ pub struct HttpState {
     pub replayer: Replayer,
     /// This worker's ingest actor.
     pub ingest: Mailbox<HttpIngest>,
+    /// Takes the events that are to become dead letters.
+    pub retry: Mailbox<RetrySupervisor>,
     /// Completed requests of this worker.
     pub completions: Completions,
     /// Counter of events accepted over HTTP.

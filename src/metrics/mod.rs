@@ -129,6 +129,8 @@ metrics! {
     dead_letters_replayed: IntCounter = "eclusa_dead_letters_replayed_total" [] &[];
     /// Events refused, by reason.
     refused: IntCounterVec = "eclusa_events_refused_total" ["reason"] &[];
+    /// Events that break the schema of their type, by what became of them (refused or dead_lettered).
+    schema_invalid: IntCounterVec = "eclusa_events_schema_invalid_total" ["event_type", "action"] &[];
     /// Events published to a retry queue.
     retried: IntCounter = "eclusa_events_retried_total" [] &[];
     /// Time from receiving an event to committing its row, in seconds.

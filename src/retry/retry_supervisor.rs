@@ -7,7 +7,7 @@
 use super::policy;
 use crate::broker::dead_letter;
 use crate::broker::publisher::{PublishError, Publisher};
-use crate::event::{CallerMode, Delivery, Outcome, Ticket, item};
+use crate::event::{CallerMode, Cause, Delivery, Outcome, Ticket, item};
 use crate::metrics::Metrics;
 use crate::store::dead_letters::{DeadLetter, DeadLetterFailure};
 use crate::store::{DeadLetterStore, StoreError};
@@ -59,7 +59,7 @@ pub struct Failed {
     pub retry_in: Option<Duration>,
 }
 
-/// A message, or an item of one, that is no event.
+/// A message, or an item of one, that is no event; or an event that breaks its schema.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Unreadable {
@@ -67,6 +67,26 @@ pub struct Unreadable {
     pub letter: DeadLetter,
     /// Settled when the dead letter is durable.
     pub ticket: Ticket,
+}
+
+impl Unreadable {
+    /// An event of a caller that breaks the schema of its type.
+    ///
+    /// # Errors
+    /// serde_json's, which do not occur for an event's fields.
+    pub fn of_event(delivery: Delivery, reason: String) -> Result<Self, serde_json::Error> {
+        let failure = DeadLetterFailure {
+            at: item::now(),
+            cause: Cause::Schema.as_str().to_owned(),
+            error: reason,
+            sqlstate: None,
+            attempts: 1,
+        };
+        Ok(Self {
+            letter: dead_letter::of_event(&delivery.event, delivery.letter, failure, DIRECT)?,
+            ticket: delivery.ticket,
+        })
+    }
 }
 
 impl ActorMessage for Failed {

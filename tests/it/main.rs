@@ -44,6 +44,7 @@ mod proxy_and_model;
 mod reactions;
 mod retention;
 mod schedules;
+mod schemas;
 mod scraping;
 mod stopping;
 mod store_contract;

@@ -7,7 +7,7 @@ use eclusa::broker::message;
 use eclusa::config::Sources;
 use eclusa::config::broker::MissingId;
 use eclusa::event::item;
-use eclusa::event::item::{ItemLimits, Rules};
+use eclusa::event::item::{DataRules, ItemLimits, Rules};
 use eclusa::event::{Event, Rows, Source, frame, id};
 use eclusa::http::body;
 use eclusa::http::body::Shape;
@@ -26,7 +26,7 @@ const LIMITS: ItemLimits = ItemLimits {
     max_depth: 16,
     max_field_bytes: 256,
     accept_days: 400,
-    pix: None,
+    data: DataRules::NONE,
 };
 
 /// JSON texts, many of them at the edges of what stores take, some of them broken.

@@ -74,16 +74,25 @@ impl Sources {
     /// [`ConfigError`], which names the source, the key and what to do.
     pub fn load(&self) -> Result<Settings, ConfigError> {
         let table = self.merge()?;
-        let settings: Settings =
+        #[cfg_attr(
+            not(feature = "service"),
+            expect(unused_mut, reason = "schemas are of the service")
+        )]
+        let mut settings: Settings =
             Value::Table(table)
                 .try_into()
                 .map_err(|error: toml::de::Error| ConfigError::Syntax {
                     origin: "a setting".to_owned(),
                     reason: error.to_string().trim().to_owned(),
                 })?;
+        // Before the rest, which checks the events of schedules with them.
+        #[cfg(feature = "service")]
+        let of_schemas = settings.compile_schemas(self.file.as_deref().and_then(Path::parent));
         let invalid = settings.validate();
         #[cfg(feature = "service")]
-        let invalid = [invalid, super::streams::bound_to_none(&settings)].concat();
+        let of_streams = super::streams::bound_to_none(&settings);
+        #[cfg(feature = "service")]
+        let invalid = [invalid, of_schemas, of_streams].concat();
         if invalid.is_empty() {
             Ok(settings)
         } else {

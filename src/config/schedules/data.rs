@@ -14,7 +14,7 @@ pub(super) fn to_json(table: &toml::Table) -> Result<Value, String> {
     Ok(Value::Object(members))
 }
 
-fn value_to_json(value: &toml::Value) -> Result<Value, String> {
+pub(in crate::config) fn value_to_json(value: &toml::Value) -> Result<Value, String> {
     Ok(match value {
         toml::Value::String(text) => Value::from(text.as_str()),
         toml::Value::Integer(number) => Value::from(*number),

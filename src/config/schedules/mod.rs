@@ -1,6 +1,6 @@
 //! Settings of schedules.
 
-mod data;
+pub(super) mod data;
 mod timetable;
 
 use super::reactions::check_name;
@@ -34,6 +34,8 @@ pub struct ScheduleSettings {
     pub user_id: Option<String>,
     #[serde(default)]
     pub event_data: toml::Table,
+    /// The version of the type's schema that `event_data` follows.
+    pub schema_version: Option<i16>,
     /// How old a due time may be that is emitted late.
     #[serde(default = "an_hour", with = "units::duration")]
     pub catch_up: Duration,
@@ -70,6 +72,7 @@ impl ScheduleSettings {
             to_json(&self.event_data).map_err(|reason| vec![Invalid::new("event_data", reason)])?;
         let item = json!({
             "eventType": self.event_type, "userId": self.user_id, "eventData": event_data,
+            "schemaVersion": self.schema_version,
         })
         .to_string();
         let most = max_bytes.map_or(MAX_BYTES, |bytes| bytes.min(MAX_BYTES));
@@ -84,6 +87,7 @@ impl ScheduleSettings {
                     let key = match flaw.field.as_str() {
                         "eventType" => "event_type",
                         "userId" => "user_id",
+                        "schemaVersion" => "schema_version",
                         _ => "event_data",
                     };
                     Invalid::new(key, flaw.reason)

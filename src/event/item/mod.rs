@@ -1,12 +1,12 @@
 //! One item of a request or message: from JSON text to checked fields, with all errors at once.
 
+mod data_rules;
 mod identity;
 mod raw;
 mod rules;
 mod values;
 mod violation;
 
-use super::pix::{self, PixMessage};
 use super::{Event, Source};
 use chrono::{DateTime, SubsecRound, Utc};
 use rules::MAX_REPORTED;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use values::{data_value, json_reason, text_value, time_value, version_value};
 
+pub use data_rules::{CheckedData, DataRules};
 pub use identity::resolve_id;
 pub use raw::RawItem;
 pub use rules::{FieldError, ItemLimits, Rules};
@@ -51,6 +52,8 @@ pub struct Fields {
     pub event_data: Box<RawValue>,
     /// `schemaVersion`, or the version that its absence stands for.
     pub schema_version: Option<i16>,
+    /// The rule of its schema that the event breaks: it is to become a dead letter.
+    pub quarantined: Option<Box<SchemaViolation>>,
     /// `sessionId`.
     pub session_id: Option<String>,
     /// `timestamp`, in whole microseconds, as both stores keep it.
@@ -167,19 +170,29 @@ pub fn check<'a>(
         .and_then(|data| data_value(data.as_deref().or(raw.event_data), limits.max_depth))
         .map_err(|reason| flaws.push(FieldError::new("eventData", reason)))
         .ok();
-    if let (Some(rules), Some(pix::EVENT_TYPE), Some(data)) =
-        (limits.pix, event_type.as_deref(), &event_data)
-        && let Err(found) = PixMessage::parse(data.get(), rules)
-    {
+    let checked = match (event_type.as_deref(), &event_data) {
+        (Some(event_type), Some(data)) => limits.data.check(event_type, version, data.get()),
+        _ => Ok(CheckedData::default()),
+    };
+    let checked = checked.unwrap_or_else(|found| {
         flaws.extend(found);
-    }
+        CheckedData::default()
+    });
+    let quarantined = match checked.quarantined {
+        Some(violation) if !rules.may_quarantine => {
+            flaws.push(FieldError::from(*violation));
+            None
+        }
+        quarantined => quarantined,
+    };
     match (flaws.is_empty(), event_type, event_data) {
         (true, Some(event_type), Some(event_data)) => Ok(Fields {
             id: id.map(Cow::into_owned),
             user_id: user_id.map(Cow::into_owned),
             event_type: event_type.into_owned(),
             event_data,
-            schema_version: version,
+            schema_version: checked.schema_version,
+            quarantined,
             session_id: session_id.map(Cow::into_owned),
             timestamp,
         }),
@@ -253,7 +266,7 @@ mod tests {
         max_depth: 16,
         max_field_bytes: 32,
         accept_days: 400,
-        pix: None,
+        data: DataRules::NONE,
     };
 
     fn flaws(text: &str) -> Vec<(String, String)> {

@@ -1,7 +1,7 @@
 //! The rules of an item, and the error of a field that breaks one.
 
+use super::data_rules::DataRules;
 use super::violation::SchemaViolation;
-use crate::event::pix::PixRules;
 use serde::{Deserialize, Serialize};
 
 /// Errors of one kind that are reported of an item one by one.
@@ -16,8 +16,8 @@ pub struct ItemLimits {
     pub max_field_bytes: usize,
     /// How many days back the day inside a UUIDv7 id may lie.
     pub accept_days: u32,
-    /// What the data of Pix messages is checked for; `None` if it is not.
-    pub pix: Option<PixRules>,
+    /// What payloads are checked for.
+    pub data: DataRules,
 }
 
 /// What an item must satisfy besides its limits; depends on the source.
@@ -29,6 +29,9 @@ pub struct Rules {
     /// are kept: as `eventData` where the item has none, else in its member
     /// [`EXTRA`](super::EXTRA).
     pub refuse_unknown: bool,
+    /// An event that breaks its schema may be kept as a dead letter. Otherwise it is no event, as other
+    /// invalid items.
+    pub may_quarantine: bool,
 }
 
 impl Rules {
@@ -36,11 +39,13 @@ impl Rules {
     pub const HTTP: Rules = Rules {
         user_required: true,
         refuse_unknown: true,
+        may_quarantine: true,
     };
     /// Lenient: a publisher gets no response, so what can be stored of its message is stored.
     pub const AMQP: Rules = Rules {
         user_required: false,
         refuse_unknown: false,
+        may_quarantine: false,
     };
 }
 

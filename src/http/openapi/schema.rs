@@ -107,6 +107,7 @@ pub struct ReplayFailure {
 pub enum CauseWord {
     Malformed,
     Invalid,
+    Schema,
     Poison,
     RetriesExhausted,
     Panic,
@@ -155,6 +156,24 @@ pub struct ItemErrorBody {
     index: usize,
     /// The field; empty for the item as a whole.
     field: String,
+    reason: String,
+    /// The rule of the type's schema that `eventData` breaks.
+    #[schema(nullable = false)]
+    schema: Option<SchemaViolationBody>,
+}
+
+/// A rule of a schema that `eventData` breaks.
+#[derive(ToSchema)]
+#[schema(as = SchemaViolation)]
+pub struct SchemaViolationBody {
+    /// The event type.
+    r#type: String,
+    /// The version of its schema.
+    version: i16,
+    /// Where in `eventData`: a JSON pointer, empty for the whole.
+    pointer: String,
+    /// The rule's place in the schema: a JSON pointer whose last part is the keyword.
+    rule: String,
     reason: String,
 }
 

@@ -10,7 +10,7 @@ use crate::event::pix::{self, PixMessage};
 use crate::event::{Event, Source, id};
 use crate::http::HttpState;
 use crate::http::auth::Caller;
-use crate::http::ingest;
+use crate::http::ingest::{self, SentEvents};
 use crate::http::listing::unreadable;
 use crate::http::openapi::problems::GeneratorProblems;
 use crate::http::problem::Problem;
@@ -128,7 +128,11 @@ async fn create(
     });
     let events: Vec<Event> = events.collect::<Result<_, Problem>>()?;
     let permit = state.budget.begin();
-    ingest::take(state, events, false, false, permit).await?;
+    let sent = SentEvents {
+        events,
+        ..SentEvents::default()
+    };
+    ingest::take(state, sent, false, permit).await?;
     Ok(ids)
 }
 
