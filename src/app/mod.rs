@@ -12,6 +12,7 @@ mod writers;
 
 use crate::collectors::Stream;
 use crate::config::{LiveSettings, Settings, Sources};
+use crate::event::schemas::compatibility::{CompatibilityMode, compare_versions};
 use crate::followers::Followers;
 use crate::http;
 use crate::http::HttpState;
@@ -62,6 +63,7 @@ impl App {
         followers: Followers,
         reactions: Reactions,
     ) -> anyhow::Result<Self> {
+        warn_of_incompatible_schemas(&settings);
         let reactions = reactions.and(reactions::handlers::reactions(&settings)?);
         let streams = Stream::all(&settings)?;
         let listener = bind(&settings)?;
@@ -142,6 +144,27 @@ impl App {
             return Some(format!("the HTTP server failed: {error}"));
         }
         lifecycle.failure()
+    }
+}
+
+/// Says at the start which versions of a schema are not seen to be compatible. It starts all the same: events in
+/// the log and on the way follow the older version already, and refusing to start would lose time, not gain
+/// safety. `eclusa schemas check` fails where that helps, before a release.
+fn warn_of_incompatible_schemas(settings: &Settings) {
+    for schemas in settings.event_schemas().types() {
+        for pair in compare_versions(schemas, CompatibilityMode::Backward, false) {
+            if let (false, Some(first)) = (pair.is_compatible(), pair.found.first()) {
+                tracing::warn!(
+                    event_type = schemas.event_type,
+                    older = pair.older,
+                    newer = pair.newer,
+                    pointer = first.pointer,
+                    rule = first.rule,
+                    reason = first.reason,
+                    "two versions of a schema are not compatible; see `eclusa schemas check`"
+                );
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod migrate;
 mod output;
 mod progress;
 pub mod reactions;
+pub mod schemas;
 pub mod serve;
 mod server;
 pub mod streams;
@@ -120,6 +121,9 @@ enum Command {
     /// List the streams that collectors pull, and end sessions of collectors
     #[command(subcommand)]
     Streams(streams::StreamsCommand),
+    /// List the schemas of event types, and check that their versions are compatible
+    #[command(subcommand)]
+    Schemas(schemas::SchemasCommand),
     /// List followers of the log, and pause, resume, rebuild or skip them
     #[command(subcommand)]
     Followers(followers::FollowersCommand),
@@ -164,6 +168,7 @@ pub fn run() -> ExitCode {
         Some(Command::Events(command)) => events::run(&cli.global, command),
         Some(Command::Followers(command)) => followers::run(&cli.global, command),
         Some(Command::Streams(command)) => streams::run(&cli.global, command),
+        Some(Command::Schemas(command)) => schemas::run(&cli.global, command),
         Some(Command::Reactions(command)) => reactions::run(&cli.global, command),
         Some(Command::Dlq(command)) => dlq::run(&cli.global, command),
         #[cfg(feature = "bench")]

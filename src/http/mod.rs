@@ -17,6 +17,7 @@ pub mod problem;
 pub mod queries;
 pub mod reactions;
 mod same_origin;
+pub mod schemas;
 pub mod streams;
 
 use crate::batch::writer_partitions::WriterPartitions;
@@ -135,6 +136,9 @@ fn table(metrics: &Arc<Metrics>) -> Vec<Site> {
         site("/v1/runs/{id}").get(reactions::runs::get),
         site("/v1/runs/{id}/cancel").post(reactions::actions::cancel),
         site("/v1/events/{id}/runs").get(reactions::runs::of_event),
+        site("/v1/schemas").get(schemas::list),
+        site("/v1/schemas/{type}").get(schemas::get),
+        site("/v1/schemas/{type}/{version}").get(schemas::document),
         site("/api/pix/{ispb}/stream/start").collect(streams::pix::start),
         site("/api/pix/{ispb}/stream/stop")
             .collect(streams::pix::stop)

@@ -3,7 +3,7 @@
 pub(super) mod problems;
 pub(super) mod schema;
 
-use crate::http::{dead_letters, followers, ingest, probes, queries, reactions, streams};
+use crate::http::{dead_letters, followers, ingest, probes, queries, reactions, schemas, streams};
 use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ContentType};
 use std::sync::LazyLock;
@@ -34,6 +34,7 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         (name = "reactions", description = "Handlers of events, and their runs"),
         (name = "pix", description = "The Pix message interface"),
         (name = "streams", description = "Messages that collectors pull"),
+        (name = "schemas", description = "What the payloads of event types must satisfy"),
         (name = "operation", description = "Probes, metrics, this document")
     ),
     paths(
@@ -75,6 +76,9 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         streams::actions::nack,
         streams::actions::extend,
         streams::actions::release,
+        schemas::list,
+        schemas::get,
+        schemas::document,
         probes::live,
         probes::ready,
         probes::metrics,

@@ -2,6 +2,7 @@
 
 mod by_amqp;
 mod by_http;
+mod command_line;
 mod hostile;
 mod imported;
 mod reloaded;
