@@ -63,8 +63,10 @@ impl App {
         followers: Followers,
         reactions: Reactions,
     ) -> anyhow::Result<Self> {
+        let live = LiveSettings::new(settings);
+        let settings = Arc::clone(&live.get());
         warn_of_incompatible_schemas(&settings);
-        let reactions = reactions.and(reactions::handlers::reactions(&settings)?);
+        let reactions = reactions.and(reactions::handlers::reactions(&live)?);
         let streams = Stream::all(&settings)?;
         let listener = bind(&settings)?;
         let port = listener.local_addr()?.port();
@@ -84,7 +86,6 @@ impl App {
             ),
             Err(error) => tracing::warn!(%error, "the declared reactions cannot be read"),
         }
-        let live = LiveSettings::new(settings);
         let following = Following {
             followers,
             reactions,

@@ -3,7 +3,7 @@
 use super::{GlobalArgs, output};
 use crate::collectors;
 use crate::config::auth::Scope;
-use crate::config::{DEFAULTS, THROUGHPUT};
+use crate::config::{DEFAULTS, LiveSettings, THROUGHPUT};
 use crate::event::frame::rfc3339;
 use crate::reactions;
 use chrono::Utc;
@@ -49,7 +49,8 @@ pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCo
     match command {
         ConfigCommand::Check => {
             let settings = global.sources(Vec::new()).load()?;
-            reactions::handlers::reactions(&settings)?;
+            let live = LiveSettings::new(settings.clone());
+            reactions::handlers::reactions(&live)?;
             collectors::Stream::all(&settings)?;
             println!(
                 "The settings are in order; mode {}.",

@@ -7,6 +7,7 @@ use super::openapi::problems::{ListProblems, LookupProblems};
 use super::openapi::schema;
 use super::problem::Problem;
 use crate::config::auth::Scope;
+use crate::event::schemas::SchemaView;
 use crate::event::{StoredEvent, id};
 use crate::store::{EventFilter, EventStore, Page};
 use crate::supervision::Phase;
@@ -55,6 +56,10 @@ struct EventListQuery {
     /// The `next` of the page before.
     #[param(pattern = r"^[0-9]{1,18}$")]
     cursor: Option<String>,
+    /// `latest`: the events as the newest version of their type's schema has them; `sent` if absent.
+    #[param(value_type = Option<String>, pattern = "^(sent|latest)$")]
+    #[serde(default)]
+    schema: SchemaView,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -64,6 +69,10 @@ struct EventLookupQuery {
     /// How long to wait for the event to become readable, at most 60s.
     #[param(pattern = r"^(0s|[0-9]{1,4}ms|[1-5]?[0-9]s|60s)$", example = "500ms")]
     wait: Option<String>,
+    /// `latest`: the event as the newest version of its type's schema has it; `sent` if absent.
+    #[param(value_type = Option<String>, pattern = "^(sent|latest)$")]
+    #[serde(default)]
+    schema: SchemaView,
 }
 
 /// A page of events.
@@ -104,8 +113,12 @@ pub async fn list_events(
         to: time("to", query.to)?,
     };
     let page = page(&*state.store, &filter, before, limit).await?;
+    let schemas = state.settings.get().event_schemas().clone();
+    let events = page.events.into_iter();
     Ok(HttpResponse::Ok().json(EventPage {
-        events: page.events,
+        events: events
+            .map(|event| schemas.viewed(query.schema, event))
+            .collect(),
         next: page.next.map(|id| id.to_string()),
     }))
 }
@@ -189,7 +202,10 @@ pub async fn get_event(
     // A derived id, as responses name it, is no caller's id; both are looked up.
     let event_id = id::canonical(&given).unwrap_or(of_caller);
     match find(&state, event_id, of_caller, wait).await? {
-        Some(event) => Ok(HttpResponse::Ok().json(event)),
+        Some(event) => {
+            let schemas = state.settings.get().event_schemas().clone();
+            Ok(HttpResponse::Ok().json(schemas.viewed(query.schema, event)))
+        }
         None => Err(Problem::missing(format!(
             "no event {given} in the log; if it was accepted just now, ask with ?wait=5s"
         ))),

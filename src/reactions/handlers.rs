@@ -6,11 +6,13 @@ use super::handler::Handler;
 use super::log::LogLine;
 use super::reaction::Reaction;
 use super::start::Reactions;
+use super::upcasting::Upcasting;
 use super::webhook::{InvalidWebhook, Webhook};
 use crate::config::broker::BrokerSettings;
 use crate::config::reactions::{HandlerSettings, ReactionSettings};
 use crate::config::start::DeclaredStart;
-use crate::config::{ConfigError, Invalid, Settings};
+use crate::config::{ConfigError, Invalid, LiveSettings};
+use crate::event::schemas::SchemaView;
 use crate::expression::Expression;
 use std::sync::Arc;
 
@@ -50,7 +52,12 @@ fn of_email(InvalidEmail { key, reason }: InvalidEmail) -> Invalid {
 ///
 /// # Errors
 /// The first setting that cannot be used. The key is that below the reaction.
-fn reaction(settings: &ReactionSettings, broker: &BrokerSettings) -> Result<Reaction, Invalid> {
+fn reaction(settings: &ReactionSettings, live: &LiveSettings) -> Result<Reaction, Invalid> {
+    let handler = handler(settings, &live.get().broker)?;
+    let handler: Arc<dyn Handler> = match settings.schema {
+        SchemaView::Sent => handler,
+        SchemaView::Latest => Arc::new(Upcasting::new(handler, live.clone())),
+    };
     let expressions = [
         ("when", &settings.when),
         ("order_by", &settings.order_by),
@@ -63,7 +70,7 @@ fn reaction(settings: &ReactionSettings, broker: &BrokerSettings) -> Result<Reac
                 .map_err(|invalid| Invalid::new(key, format!("is invalid: {invalid}")))?;
         }
     }
-    let mut reaction = Reaction::new(&settings.name).handler(handler(settings, broker)?);
+    let mut reaction = Reaction::new(&settings.name).handler(handler);
     for event_type in &settings.on {
         reaction = reaction.also_on(event_type);
     }
@@ -100,11 +107,12 @@ fn reaction(settings: &ReactionSettings, broker: &BrokerSettings) -> Result<Reac
 ///
 /// # Errors
 /// For each reaction the first setting that cannot be used.
-pub fn reactions(settings: &Settings) -> Result<Reactions, ConfigError> {
+pub fn reactions(live: &LiveSettings) -> Result<Reactions, ConfigError> {
+    let settings = Arc::clone(&live.get());
     let mut found = Vec::new();
     let mut made = Reactions::new();
     for (index, one) in settings.reactions.iter().enumerate() {
-        match reaction(one, &settings.broker) {
+        match reaction(one, live) {
             Ok(reaction) => made = made.react(reaction),
             Err(invalid) => {
                 let key = format!("reactions[{index}].{}", invalid.key);

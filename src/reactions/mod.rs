@@ -33,6 +33,8 @@ pub mod handlers;
 #[cfg(feature = "service")]
 pub mod log;
 #[cfg(feature = "service")]
+mod upcasting;
+#[cfg(feature = "service")]
 pub mod webhook;
 mod window;
 

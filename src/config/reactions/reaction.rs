@@ -6,6 +6,7 @@ use super::log::LogLineSettings;
 use super::webhook::WebhookSettings;
 use crate::config::start::DeclaredStart;
 use crate::config::{Invalid, in_range, units};
+use crate::event::schemas::SchemaView;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use std::ops::RangeInclusive;
@@ -82,6 +83,9 @@ pub struct ReactionSettings {
     pub delay: Option<Duration>,
     /// CEL that gives the time at which the event is handled.
     pub at: Option<String>,
+    /// In which form the handler gets events. The expressions see them as they were sent.
+    #[serde(default)]
+    pub schema: SchemaView,
     #[serde(default, deserialize_with = "section")]
     pub webhook: Option<WebhookSettings>,
     #[serde(default, deserialize_with = "section")]
