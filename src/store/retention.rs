@@ -43,6 +43,9 @@ pub struct Unread {
     /// A digest of all followers' names and revisions.
     #[cfg(feature = "postgres")]
     pub(super) revisions: i64,
+    /// The last commit that can have an event of the day.
+    #[cfg(feature = "postgres")]
+    pub(super) last: i64,
 }
 
 /// What a slice held when it was looked at.

@@ -4,8 +4,10 @@
 //! insert waits behind it. So it waits for [`LOCK_TIMEOUT`] at most, and is tried again later.
 
 use super::PostgresStore;
+use super::commits;
 use super::leases::fence;
 use super::{page_room, partitions, removed_reactions, run_retention};
+use crate::store::commit_log::Position;
 use crate::store::leases::{Fenced, Lease};
 use crate::store::retention::{ExpiredRuns, RetentionStore, Seen, Slice, Unread};
 use crate::store::{ErrorKind, StoreError};
@@ -61,6 +63,7 @@ impl RetentionStore for PostgresStore {
                     followers: row.try_get(0)?,
                     seq: row.try_get(1)?,
                     revisions: row.try_get(2)?,
+                    last: row.try_get(3)?,
                 })
             })
             .await
@@ -164,7 +167,8 @@ impl RetentionStore for PostgresStore {
 /// Followers that have a commit with an event of the day before them. What has no number yet is before
 /// all of them. Numbers are given in the order of time, so a follower that has not read up to the end of the day
 /// counts as behind; of what was numbered later, an index has the commits with events of other days. A follower
-/// that is to be rebuilt has read nothing. The marks `processed` need no event that is gone.
+/// that is to be rebuilt has read nothing. The marks `processed` need no event that is gone. The last number that a
+/// commit with an event of the day can have is found in the same way.
 const BEHIND: &str = "\
     SELECT (SELECT coalesce(array_agg(f.name), '{}') FROM followers AS f \
             CROSS JOIN LATERAL (SELECT CASE WHEN f.rebuild THEN 0 ELSE position END AS position \
@@ -182,7 +186,13 @@ const BEHIND: &str = "\
                    OR EXISTS (SELECT FROM log_arrivals WHERE $1::date = ANY (buckets)))), \
            (SELECT coalesce(max(seq), 0) FROM log_commits), \
            (SELECT coalesce(hashtextextended(string_agg(name || ' ' || revision, ',' ORDER BY name), 0), 0) \
-            FROM followers)";
+            FROM followers), \
+           greatest(coalesce((SELECT seq - 1 FROM log_commits \
+                              WHERE (numbered_at AT TIME ZONE 'UTC')::date > $1::date ORDER BY seq LIMIT 1), \
+                             (SELECT max(seq) FROM log_commits), 0), \
+                    (SELECT max(seq) FROM log_commits \
+                     WHERE NOT buckets <@ ARRAY[(numbered_at AT TIME ZONE 'UTC')::date, date '0001-01-01'] \
+                       AND $1::date = ANY (buckets)))";
 
 /// The least position of the followers that are not gapped and need the events.
 const LEAST: &str = "\
@@ -238,7 +248,7 @@ async fn drop_day(
          WHERE name = ANY (ARRAY[{}]::text[])",
         behind.join(",")
     );
-    let floor = floor_after(day);
+    let floor = floor_after(day, commits::behind(unread.last));
     let literal = partitions::literal(day);
     let as_it_was = format!(
         "(SELECT coalesce(hashtextextended(string_agg(name || ' ' || revision, ',' ORDER BY name), 0), 0) \
@@ -286,10 +296,13 @@ async fn drop_day(
     }
 }
 
-/// The statement that says that days up to this one are no longer complete.
-fn floor_after(day: NaiveDate) -> String {
+/// The statement that says that days up to this one are no longer complete, nor is what lies before a position.
+fn floor_after(day: NaiveDate, deleted_to: Position) -> String {
     let since = partitions::literal(day.succ_opt().unwrap_or(day));
-    format!("UPDATE log_floor SET complete_since = greatest(complete_since, date '{since}')")
+    format!(
+        "UPDATE log_floor SET complete_since = greatest(complete_since, date '{since}'), \
+                              deleted_to = greatest(deleted_to, {deleted_to})"
+    )
 }
 
 /// Whether the whole day is more than `keep` days ago: exactly the days that
@@ -377,14 +390,19 @@ async fn trim(
                     FROM deleted JOIN log_commits ON block = deleted.id >> 12) \
                    > (SELECT CASE WHEN f.rebuild THEN 0 ELSE position END FROM follower_positions \
                       WHERE follower = f.name ORDER BY n DESC LIMIT 1) \
-         ) SELECT count(*) FROM deleted"
+         ) SELECT count(*), coalesce((SELECT max(seq << 12 | (deleted.id & 4095)) \
+                                      FROM deleted JOIN log_commits ON block = deleted.id >> 12), 0) \
+           FROM deleted"
     );
-    let deleted: i64 = transaction.query_one(&delete, &[]).await?.try_get(0)?;
+    let row = transaction.query_one(&delete, &[]).await?;
+    let (deleted, deleted_to): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let day = now
         .date_naive()
         .checked_sub_days(Days::new(u64::from(keep)));
     if let Some(day) = day {
-        transaction.batch_execute(&floor_after(day)).await?;
+        transaction
+            .batch_execute(&floor_after(day, Position(deleted_to)))
+            .await?;
     }
     Ok(Slice {
         deleted: deleted.unsigned_abs(),

@@ -66,6 +66,7 @@ diesel::table! {
     log_floor (single) {
         single -> Bool,
         complete_since -> Nullable<Date>,
+        deleted_to -> BigInt,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::SqliteStore;
 use super::connection::SqliteFailure;
 use super::follower_records;
-use super::schema::user_interactions::dsl;
+use super::schema::{log_floor, user_interactions::dsl};
 use super::{leases, run_retention};
 use crate::store::StoreError;
 use crate::store::commit_log::Position;
@@ -62,6 +62,9 @@ pub(super) fn trim(
         .map(|(id, _)| *id);
     if let Some(newest) = newest.max() {
         follower_records::gap(connection, Position(newest))?;
+        diesel::update(log_floor::table.filter(log_floor::deleted_to.lt(newest)))
+            .set(log_floor::deleted_to.eq(newest))
+            .execute(connection)?;
     }
     let day = DateTime::from_timestamp_micros(cutoff).and_then(|at| at.date_naive().succ_opt());
     if let Some(day) = day {

@@ -70,6 +70,7 @@ diesel::table! {
     log_floor (single) {
         single -> Integer,
         complete_since -> Nullable<Text>,
+        deleted_to -> BigInt,
     }
 }
 
