@@ -23,6 +23,7 @@ pub mod shard_layout;
 pub mod sqlite;
 pub mod streams;
 mod times;
+pub mod topics;
 pub mod transaction;
 
 use crate::event::{Event, Rows, StoredEvent};
@@ -40,6 +41,7 @@ pub use retention::RetentionStore;
 pub use runs::RunStore;
 pub use shard_layout::ShardLayoutStore;
 pub use streams::StreamStore;
+pub use topics::TopicStore;
 
 /// What became of one row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +173,7 @@ pub trait Store:
     + LeaseStore
     + RetentionStore
     + StreamStore
+    + TopicStore
 {
 }
 
@@ -184,5 +187,6 @@ impl<T> Store for T where
         + LeaseStore
         + RetentionStore
         + StreamStore
+        + TopicStore
 {
 }

@@ -225,7 +225,7 @@ impl From<LogRow> for LoggedEvent {
     }
 }
 
-async fn read(
+pub(super) async fn read(
     connection: &mut AsyncPgConnection,
     selection: &Selection,
     span: Span,

@@ -44,6 +44,7 @@ mod stream_candidates;
 pub(super) mod stream_messages;
 mod streams;
 mod tls;
+mod topics;
 mod transactions;
 mod turns;
 mod write;

@@ -16,6 +16,8 @@ pub struct PostgresOptions {
     pub read_connections: usize,
     /// Connections on which followers read and apply the log, and so how many may do so at a time.
     pub follower_connections: usize,
+    /// Connections on which subscribers read the log.
+    pub topic_connections: usize,
     /// How long making a connection may take.
     pub connect_timeout: Duration,
     /// How long to wait for a free connection before it counts as an outage.
@@ -34,6 +36,7 @@ impl PostgresOptions {
             write_connections: 2,
             read_connections: 4,
             follower_connections: 4,
+            topic_connections: 3,
             connect_timeout: Duration::from_secs(5),
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
@@ -101,6 +104,7 @@ impl fmt::Debug for PostgresOptions {
             .field("write_connections", &self.write_connections)
             .field("read_connections", &self.read_connections)
             .field("follower_connections", &self.follower_connections)
+            .field("topic_connections", &self.topic_connections)
             .field("connect_timeout", &self.connect_timeout)
             .field("acquire_timeout", &self.acquire_timeout)
             .field("statement_timeout", &self.statement_timeout)

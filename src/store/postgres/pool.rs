@@ -50,6 +50,7 @@ pub(super) struct Pools {
     followers: diesel_pool::Pool<AsyncPgConnection>,
     sequencing: diesel_pool::Pool<AsyncPgConnection>,
     collecting: diesel_pool::Pool<AsyncPgConnection>,
+    topics: diesel_pool::Pool<AsyncPgConnection>,
     config: Config,
     connector: Option<MakeRustlsConnect>,
     acquire_timeout: Duration,
@@ -77,7 +78,6 @@ impl Pools {
                 config.clone(),
                 connector.clone(),
             )?,
-            config,
             followers: readers(
                 options,
                 options.follower_connections.max(1),
@@ -96,6 +96,13 @@ impl Pools {
                 collecting_config(&maintenance),
                 connector.clone(),
             )?,
+            topics: readers(
+                options,
+                options.topic_connections.max(1),
+                followers_config(&config),
+                connector.clone(),
+            )?,
+            config,
             connector,
             acquire_timeout: options.acquire_timeout,
             connect_timeout: options.connect_timeout,
@@ -115,6 +122,7 @@ impl Pools {
         self.followers.retain(|_, _| false);
         self.sequencing.retain(|_, _| false);
         self.collecting.retain(|_, _| false);
+        self.topics.retain(|_, _| false);
     }
 
     /// Does `work` on a writing connection.
@@ -155,6 +163,14 @@ impl Pools {
         work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
     ) -> Result<T, StoreError> {
         self.query(&self.collecting, work).await
+    }
+
+    /// Does `work` for subscribers.
+    pub(super) async fn topic<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, diesel::result::Error>,
+    ) -> Result<T, StoreError> {
+        self.query(&self.topics, work).await
     }
 
     /// Does a follower's `work`, which may take its time.

@@ -21,7 +21,7 @@ const LOOKED_AT: usize = 8;
 /// The bytes of a payload, which SQLite knows without reading it.
 const SIZE: &str = "octet_length(event_data)";
 
-fn read_after(
+pub(super) fn read_after(
     connection: &mut SqliteConnection,
     selection: &Selection,
     span: Span,

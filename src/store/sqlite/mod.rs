@@ -35,6 +35,7 @@ mod stream_calls;
 mod stream_candidates;
 pub(super) mod stream_messages;
 mod streams;
+mod topics;
 mod write;
 mod writer;
 

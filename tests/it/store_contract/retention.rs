@@ -195,6 +195,27 @@ async fn fails_without_holding_up_events(store: &dyn Store, lease: &Lease, url: 
     assert!(late <= TRIES / 2, "{late} of {TRIES}");
 }
 
+#[tokio::test]
+async fn the_log_says_up_to_where_it_lacks_what_was_dropped() {
+    let (store, url) = postgres_store().await;
+    let store: &dyn Store = &store;
+    // A commit for each; the second one has an event of a day that goes, and came late.
+    for day in [day(1), day(30), day(2)] {
+        write(store, [on(day)]).await.unwrap();
+    }
+    store.number_commits().await.unwrap();
+    let bounds = store.log_bounds().await.unwrap();
+    assert_eq!(bounds.deleted_to.0, 0);
+    let lease = lease(store, "me").await;
+    assert_eq!(drop_all(store, &lease).await, [day(30)]);
+    let client = connect(&url).await;
+    let seq = "SELECT seq FROM log_commits ORDER BY seq OFFSET 1 LIMIT 1";
+    let seq: i64 = client.query_one(seq, &[]).await.unwrap().get(0);
+    let bounds = store.log_bounds().await.unwrap();
+    assert_eq!(bounds.deleted_to.0, seq << 12 | 4_095);
+    assert!(bounds.deleted_to < bounds.end);
+}
+
 /// A query that takes long holds up the drop and no event. The day is part of the log until then.
 #[tokio::test]
 async fn a_long_read_holds_up_the_drop_alone() {
