@@ -22,6 +22,7 @@
 //! 8. After the commit [`followers::sequencer`] has the batch numbered, which gives the event its place in
 //!    the order of the log. Each [`followers::follower`] reads it there, and applies it to the database or
 //!    sends it elsewhere. One of them is the feed of each stream ([`collectors`]), whose messages clients pull over HTTP.
+//!    Clients that keep their own position stream the log itself ([`topics`]).
 //!
 //! # Actors and messages
 //!
@@ -83,6 +84,8 @@ pub mod retry;
 pub mod dead_letters;
 #[cfg(feature = "service")]
 pub mod collectors;
+#[cfg(feature = "service")]
+pub mod topics;
 pub mod reactions;
 pub mod followers;
 pub mod maintenance;

@@ -134,6 +134,16 @@ pub struct AuthSettings {
 }
 
 impl AuthSettings {
+    /// Whether a caller may do this that once presented the key with this digest, or none. Without keys every caller
+    /// may.
+    pub fn grants(&self, digest: Option<&[u8; 32]>, scope: Scope) -> bool {
+        let grants = |key: &ApiKey| {
+            key.digest().as_ref() == digest
+                && (key.scopes.contains(&scope) || key.scopes.contains(&Scope::Admin))
+        };
+        self.keys.is_empty() || digest.is_some() && self.keys.iter().any(grants)
+    }
+
     pub(super) fn validate(&self, found: &mut Vec<Invalid>) {
         for (index, key) in self.keys.iter().enumerate() {
             let at = format!("auth.keys[{index}]");
@@ -209,5 +219,26 @@ mod tests {
             let flaw = flaw(&format!("stream = {stream:?}")).unwrap_or_default();
             assert!(flaw.contains("not declared"), "{stream}: {flaw}");
         }
+    }
+
+    #[test]
+    fn a_key_that_was_taken_away_grants_nothing() {
+        use super::Scope;
+        let auth = |scope: &str| {
+            let text = format!(
+                "[[auth.keys]]\nname = \"k\"\nhash = \"sha256:{}\"\nscopes = [\"{scope}\"]\n",
+                "01".repeat(32)
+            );
+            Sources::from_text(&text).load().unwrap().auth
+        };
+        let (known, other) = ([1; 32], [2; 32]);
+        for scope in ["read", "admin"] {
+            assert!(auth(scope).grants(Some(&known), Scope::Read));
+            assert!(!auth(scope).grants(Some(&other), Scope::Read));
+            assert!(!auth(scope).grants(None, Scope::Read));
+        }
+        assert!(!auth("ingest").grants(Some(&known), Scope::Read));
+        let open = Sources::from_text("").load().unwrap().auth;
+        assert!(open.grants(None, Scope::Read) && open.grants(Some(&known), Scope::Read));
     }
 }

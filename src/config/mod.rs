@@ -24,6 +24,7 @@ pub mod start;
 pub mod store;
 #[cfg(feature = "service")]
 pub mod streams;
+pub mod topics;
 mod units;
 
 use crate::event::Event;
@@ -61,6 +62,7 @@ pub struct Settings {
     pub retry: retry::RetrySettings,
     pub dead_letters: dead_letters::DeadLetterSettings,
     pub followers: followers::FollowerSettings,
+    pub topics: topics::TopicSettings,
     /// What handles events, in the service.
     #[cfg(feature = "service")]
     pub reactions: Vec<reactions::ReactionSettings>,
@@ -210,6 +212,7 @@ impl Settings {
         self.retry.validate(&mut found);
         self.dead_letters.validate(&mut found);
         self.followers.validate(&mut found);
+        self.topics.validate(&mut found);
         #[cfg(feature = "service")]
         reactions::validate(&self.reactions, &mut found);
         #[cfg(feature = "service")]

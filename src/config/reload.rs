@@ -42,6 +42,9 @@ impl LiveSettings {
         next.batch.max_bytes = new.batch.max_bytes;
         next.batch.max_wait = new.batch.max_wait;
         next.batch.linger = new.batch.linger;
+        next.topics.max_streams = new.topics.max_streams;
+        next.topics.max_streams_per_key = new.topics.max_streams_per_key;
+        next.topics.patience = new.topics.patience;
         #[cfg(feature = "service")]
         next.take_schemas(&new);
         next.auth.keys = new.auth.keys.clone();

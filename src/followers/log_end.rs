@@ -60,7 +60,7 @@ impl LogEnd {
     }
 
     /// Whether nothing behind `after` has one of these types. `false` also if that is not known.
-    pub(super) fn is_quiet(&self, types: &TypePatterns, after: Position) -> bool {
+    pub fn is_quiet(&self, types: &TypePatterns, after: Position) -> bool {
         after >= self.known_from
             && !self
                 .stretches

@@ -155,6 +155,16 @@ metrics! {
     stream_acknowledged: IntCounterVec = "eclusa_stream_acknowledged_total" ["stream"] &[];
     /// Messages handed out that were handed out before.
     stream_redelivered: IntCounterVec = "eclusa_stream_redelivered_total" ["stream"] &[];
+    /// Subscribers to topics: newest (at the end of the log, where they share reads) or behind.
+    topic_subscribers: IntGaugeVec = "eclusa_topic_subscribers" ["state"] &[];
+    /// Events sent to subscribers.
+    topic_events: IntCounter = "eclusa_topic_events_sent_total" [] &[];
+    /// Subscribers dropped, by reason (slow, revoked, generation, deleted or stopping).
+    topic_dropped: IntCounterVec = "eclusa_topic_dropped_total" ["reason"] &[];
+    /// Reads of the log for subscribers: shared by those at its end, or own ones of those behind.
+    topic_reads: IntCounterVec = "eclusa_topic_reads_total" ["by"] &[];
+    /// Bytes of events under way to subscribers, and of their connections.
+    topic_bytes: IntGauge = "eclusa_topic_bytes" [] &[];
     /// Batches dispatched to a writer, by trigger.
     batches_flushed: IntCounterVec = "eclusa_batches_flushed_total" ["trigger"] &[];
     /// Events in a batch dispatched to a writer.
@@ -227,6 +237,12 @@ impl Metrics {
         }
         for trigger in Trigger::ALL {
             self.batches_flushed.with_label_values(&[trigger.as_str()]);
+        }
+        for reason in ["slow", "revoked", "generation", "deleted", "stopping"] {
+            self.topic_dropped.with_label_values(&[reason]);
+        }
+        for state in ["newest", "behind"] {
+            self.topic_subscribers.with_label_values(&[state]);
         }
         for reason in [
             "invalid",
