@@ -39,6 +39,7 @@ use crate::store::{
     CommitLog, DeadLetterStore, EventStore, FollowerStore, ShardLayoutStore, Store,
 };
 use crate::supervision::{HealthBoard, Lifecycle, Mailbox, Starter};
+use crate::topics::{TopicActors, Topics};
 use actix_rt::Arbiter;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -81,6 +82,8 @@ pub struct Flow {
     pub whole: Arc<dyn Store>,
     /// Answers collectors.
     pub polls: Polls,
+    /// Streams of events.
+    pub topics: Topics,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -96,6 +99,7 @@ pub struct Flow {
     _projector: Option<Mailbox<DeadLetterProjector>>,
     _retention: Option<(Mailbox<Leader>, Mailbox<Retention>)>,
     _collectors: CollectorActors,
+    _topics: TopicActors,
 }
 
 /// What follows the log in a process. By default nothing does, as in a command that only writes.
@@ -139,6 +143,7 @@ impl Flow {
             .start(Arc::clone(&whole), options, &starter)
             .await?;
         let (polls, collectors) = collectors.start(&settings, &whole, &followers.watch, &starter);
+        let (topics, topic_actors) = Topics::start(live, &whole, &followers.watch, &starter);
         let budget = Budget::new(settings.ingest.bytes_in_flight());
         let read_waiters = ReadWaiters::default();
         let work = Arbiter::new();
@@ -240,6 +245,7 @@ impl Flow {
             log: whole.clone(),
             whole,
             polls,
+            topics,
             budget,
             health: starter.health,
             lifecycle: starter.lifecycle,
@@ -251,6 +257,7 @@ impl Flow {
             _projector: projector,
             _retention: retention,
             _collectors: collectors,
+            _topics: topic_actors,
         })
     }
 

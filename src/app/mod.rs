@@ -217,6 +217,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             log: Arc::clone(&shared.log),
             whole: Arc::clone(&shared.whole),
             polls: shared.polls.clone(),
+            topics: shared.topics.clone(),
             budget: shared.budget.clone(),
             health: shared.health.clone(),
             lifecycle: shared.lifecycle.clone(),

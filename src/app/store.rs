@@ -83,6 +83,7 @@ fn postgres_options(settings: &Settings) -> PostgresOptions {
         write_connections: settings.batch.writers,
         read_connections: settings.store.read_connections,
         follower_connections: settings.followers.connections,
+        topic_connections: settings.topics.readers + 1,
         lease_ttl: settings.store.lease_ttl,
         acquire_timeout: settings.store.acquire_timeout,
         statement_timeout: settings.store.statement_timeout,

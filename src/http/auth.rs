@@ -3,6 +3,7 @@
 use super::HttpState;
 use super::problem::Problem;
 use crate::config::auth::{Bound, Scope};
+use crate::topics::Holder;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::{FromRequest, HttpRequest, dev, web};
 use sha2::{Digest, Sha256};
@@ -21,6 +22,8 @@ pub struct Caller {
     scopes: Option<Vec<Scope>>,
     /// The one key of streams that it may collect.
     bound_to: Option<Bound>,
+    /// The digest of the key that it has presented.
+    digest: Option<[u8; 32]>,
 }
 
 impl Caller {
@@ -49,6 +52,14 @@ impl Caller {
         }
     }
 
+    /// Whose streams of events it opens.
+    pub fn holder(&self) -> Holder {
+        Holder {
+            name: Arc::clone(&self.producer),
+            digest: self.digest,
+        }
+    }
+
     /// Refuses a caller that lacks the scope.
     ///
     /// # Errors
@@ -73,6 +84,7 @@ impl Caller {
                 producer: Arc::clone(&settings.ingest.producer),
                 scopes: None,
                 bound_to: None,
+                digest: None,
             });
         }
         let key = presented(headers).ok_or_else(|| {
@@ -95,6 +107,7 @@ impl Caller {
             producer: Arc::clone(&known.name),
             scopes: Some(known.scopes.clone()),
             bound_to: known.bound_to(),
+            digest: Some(digest),
         })
     }
 }

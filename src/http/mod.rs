@@ -19,6 +19,7 @@ pub mod reactions;
 mod same_origin;
 pub mod schemas;
 pub mod streams;
+pub mod topics;
 
 use crate::batch::writer_partitions::WriterPartitions;
 use crate::collectors::Polls;
@@ -34,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::retry::retry_supervisor::RetrySupervisor;
 use crate::store::{CommitLog, DeadLetterStore, EventStore, FollowerStore, Store};
 use crate::supervision::{HealthBoard, Lifecycle, Mailbox};
+use crate::topics::Topics;
 use actix_web::http::Method;
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route, guard, web};
 use dead_letters::count::DeadLetterCount;
@@ -78,6 +80,8 @@ pub struct HttpState {
     pub whole: Arc<dyn Store>,
     /// Answers collectors.
     pub polls: Polls,
+    /// Streams of events.
+    pub topics: Topics,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -147,6 +151,8 @@ fn table(metrics: &Arc<Metrics>) -> Vec<Site> {
             .collect(streams::pix::next)
             .delete(streams::pix::end),
         site("/api/util/msgs/{ispb}/{number}").post(streams::messages::post_messages),
+        site("/v1/topics").get(topics::list),
+        site("/v1/topics/{type}/events").collect(topics::events::stream),
         site("/v1/streams").get(streams::list),
         site("/v1/streams/{stream}").get(streams::get),
         site("/v1/streams/{stream}/{key}").get(streams::place),
@@ -203,7 +209,7 @@ impl Site {
         self.route(Method::POST, web::post().to(handler))
     }
 
-    /// Without HEAD: a collector's call hands messages out.
+    /// Without HEAD: a collector's call hands messages out, and a stream takes the place of one.
     fn collect<F, Args>(self, handler: F) -> Self
     where
         F: Handler<Args, Output: Responder + 'static>,

@@ -176,6 +176,8 @@ pub async fn metrics(
     state.letter_count.refresh(&state.letters, &state.metrics);
     let in_flight = i64::try_from(state.budget.used()).unwrap_or(i64::MAX);
     state.metrics.in_flight_bytes.set(in_flight);
+    let topics = i64::try_from(state.topics.bytes_under_way()).unwrap_or(i64::MAX);
+    state.metrics.topic_bytes.set(topics);
     let text = state.metrics.render().map_err(|error| {
         tracing::error!(%error, "cannot render the metrics");
         Problem::unavailable("the metrics cannot be rendered")

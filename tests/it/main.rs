@@ -48,3 +48,4 @@ mod schemas;
 mod scraping;
 mod stopping;
 mod store_contract;
+mod topics;

@@ -42,7 +42,7 @@ const PROBLEMS: [(u16, &str, &str); 12] = [
     ),
     (
         410,
-        "The position belongs to another generation of the log.",
+        "The position belongs to another generation of the log, or the log behind it is not complete.",
         "position 1-8191 belongs to generation 1 of the log, and this is generation 2",
     ),
     (
@@ -171,6 +171,10 @@ responses! {
 responses! {
     /// Error responses of `POST /v1/reactions/reprocess`.
     ReprocessProblems: 400 401 403 404 408 410 413 415 500 503
+}
+responses! {
+    /// Error responses of streams of events.
+    TopicProblems: 400 401 403 410 429 500 503
 }
 responses! {
     /// Error responses of calls of collectors.
