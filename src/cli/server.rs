@@ -5,10 +5,14 @@ use crate::app::embedded_lock::{EmbeddedLock, Holder};
 use crate::config::{Mode, Settings};
 use crate::http::problem::ItemError;
 use crate::supervision::Backoff;
+use actix_web::web::Bytes;
 use anyhow::{Context as _, bail};
 use awc::Client;
+use awc::error::PayloadError;
+use awc::http::header::ACCEPT;
 use awc::http::{Method, StatusCode};
 use clap::Args;
+use futures::Stream;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -45,6 +49,11 @@ pub enum Place {
 }
 
 impl ServerArgs {
+    /// Whether a server is named.
+    pub fn is_given(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// The server named, or the one that holds the embedded mode's file, or this process.
     ///
     /// # Errors
@@ -111,6 +120,44 @@ impl Server {
         self.post::<serde_json::Value>(path, b"{}")
             .await
             .map(|_| ())
+    }
+
+    /// Opens a stream of lines behind a position, or where the path says. The inner error is one that may pass.
+    ///
+    /// # Errors
+    /// The server refuses the request.
+    pub async fn lines(
+        &self,
+        path: &str,
+        behind: Option<&str>,
+    ) -> anyhow::Result<
+        Result<impl Stream<Item = Result<Bytes, PayloadError>> + Unpin + use<>, String>,
+    > {
+        let mut request = self
+            .client
+            .get(format!("{}{path}", self.url))
+            .insert_header((ACCEPT, "application/x-ndjson"));
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(position) = behind {
+            request = request.insert_header(("last-event-id", position));
+        }
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Ok(Err(format!("the server does not answer: {error}"))),
+        };
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok(Ok(response));
+        }
+        let text = response.body().limit(MAX_RESPONSE).await?;
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                Ok(Err(refusal(status, &text)))
+            }
+            status => bail!(refusal(status, &text)),
+        }
     }
 
     async fn request<T: DeserializeOwned>(

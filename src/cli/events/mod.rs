@@ -4,6 +4,7 @@ mod count;
 mod import;
 mod lines;
 mod remote;
+mod subscribe;
 mod tail;
 
 use super::GlobalArgs;
@@ -23,6 +24,10 @@ pub enum EventsCommand {
     /// file, the events go through that server; with API keys the key's name is then the producer.
     Import(import::ImportArgs),
     /// Print the newest events, and with --follow those that come
+    ///
+    /// With --from it prints all events of the log behind a place, and then those that come, until interrupted: a line of
+    /// JSON for each, with its position. While a server holds the embedded mode's file, or with --server, they come
+    /// through the server, and it goes on by itself when the connection is lost.
     Tail(tail::TailArgs),
     /// Count events by type, source or user
     Count(count::CountArgs),

@@ -1,12 +1,16 @@
 //! `eclusa events tail`
 
-use super::EventFilterArgs;
+use super::subscribe::{self, Wanted};
+use crate::cli::server::ServerArgs;
 use crate::cli::{output, table};
 use crate::config::Settings;
 use crate::event::StoredEvent;
+use crate::event::schemas::SchemaView;
+use crate::http::topics::start::start_at;
 use crate::store::commit_log::{Chunk, Position, ROUND, Selection, Span, TypePatterns};
-use crate::store::{EventStore, Store, StoreError};
+use crate::store::{EventFilter, EventStore, Store, StoreError};
 use crate::supervision::Backoff;
+use crate::topics::StartAt;
 use clap::{Args, ValueEnum};
 use std::collections::HashSet;
 use std::io::IsTerminal;
@@ -14,11 +18,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How often the log is asked for news.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// Seconds within which a server gives a commit its number.
-const NUMBERED_BY_A_SERVER: f64 = 1.0;
+pub(super) const NUMBERED_BY_A_SERVER: f64 = 1.0;
 /// Most events taken at once.
-const AT_ONCE: usize = 1_000;
+pub(super) const AT_ONCE: usize = 1_000;
 
 /// Options of `tail`.
 #[derive(Args)]
@@ -32,8 +36,28 @@ pub struct TailArgs {
     /// ndjson, or table (the default on a terminal)
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// Begin with the first event of the log (beginning), the first one since a time (RFC 3339), or behind a position
+    #[arg(
+        long,
+        value_name = "beginning|now|TIME|POSITION",
+        value_parser = start_at,
+        conflicts_with_all = ["follow", "lines", "format", "user", "session"]
+    )]
+    from: Option<StartAt>,
+    /// Only this user's
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// Only this event type; with --from * stands for any characters
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Only this session
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// Events as they were sent, or as the newest version of their type's schema has them
+    #[arg(long, value_enum, default_value = "sent")]
+    schema: SchemaView,
     #[command(flatten)]
-    filter: EventFilterArgs,
+    server: ServerArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,13 +68,31 @@ enum Format {
 
 /// Prints them, oldest first.
 pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode> {
+    if let Some(start) = args.from {
+        let event_type = args.event_type.as_deref().unwrap_or("*");
+        let wanted = Wanted {
+            start,
+            event_type,
+            schema: args.schema,
+        };
+        return subscribe::run(settings, &args.server, wanted).await;
+    }
+    if args.server.is_given() {
+        anyhow::bail!("--server is for --from; without it the store is read directly");
+    }
     let format = args.format.unwrap_or(if std::io::stdout().is_terminal() {
         Format::Table
     } else {
         Format::Ndjson
     });
     let store = crate::cli::open_for_reading(settings).await?;
-    let filter = args.filter.filter();
+    let viewed = |event| settings.event_schemas().viewed(args.schema, event);
+    let filter = EventFilter {
+        user_id: args.user,
+        event_type: args.event_type,
+        session_id: args.session,
+        ..EventFilter::default()
+    };
     // The position comes before the listing: an event in between is found twice rather than never, and
     // what was shown takes the second one back.
     let (mut position, mut generation) = match args.follow {
@@ -62,6 +104,7 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
         let mut events = newest(&*store, &filter, args.lines).await?;
         events.reverse();
         shown = events.iter().map(|event| event.event_id).collect();
+        let events: Vec<StoredEvent> = events.into_iter().map(viewed).collect();
         if !print(&events, format)? {
             return Ok(ExitCode::SUCCESS);
         }
@@ -90,7 +133,7 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
                 }
                 let moved = chunk.read_to != position;
                 position = chunk.read_to;
-                let events = chunk.events.into_iter().map(|logged| logged.event);
+                let events = chunk.events.into_iter().map(|logged| viewed(logged.event));
                 let events: Vec<StoredEvent> = events
                     .filter(|event| shown.is_empty() || !shown.remove(&event.event_id))
                     .collect();
@@ -110,7 +153,7 @@ pub async fn run(settings: &Settings, args: TailArgs) -> anyhow::Result<ExitCode
 }
 
 /// The end of the log, when all that is committed has its number.
-async fn end_of_log(store: &dyn Store) -> Result<Position, StoreError> {
+pub(super) async fn end_of_log(store: &dyn Store) -> Result<Position, StoreError> {
     loop {
         let numbered = store.number_commits().await?;
         if numbered.commits < ROUND {
@@ -137,7 +180,7 @@ async fn look(
 /// The newest events, newest first, over as many pages as it takes.
 async fn newest(
     store: &dyn EventStore,
-    filter: &crate::store::EventFilter,
+    filter: &EventFilter,
     lines: usize,
 ) -> anyhow::Result<Vec<StoredEvent>> {
     let mut events = Vec::new();

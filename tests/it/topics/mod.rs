@@ -1,6 +1,7 @@
 //! Streams of events over real HTTP, on both stores.
 
 mod closing;
+mod command_line;
 mod flights;
 mod gone;
 mod losses;
