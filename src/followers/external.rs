@@ -10,6 +10,45 @@ use crate::supervision::failpoint;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 
+/// A chunk that was not sent as a whole.
+pub(super) struct NotSent {
+    /// How many events the receiver has confirmed all the same.
+    sent: usize,
+    /// Whether it is the event behind them that failed, and no other one.
+    is_exact: bool,
+    pub(super) error: EffectError,
+}
+
+impl NotSent {
+    fn new(error: SendError) -> Self {
+        match error {
+            SendError::At { sent, error } => {
+                let behind = Self::new(*error);
+                Self {
+                    sent: sent.saturating_add(behind.sent),
+                    is_exact: true,
+                    error: behind.error,
+                }
+            }
+            SendError::Refused(message) => Self::whole(EffectError::Refused(message)),
+            SendError::Operator(message) => {
+                Self::whole(StoreError::new(ErrorKind::Operator, message).into())
+            }
+            SendError::Unavailable(message) => {
+                Self::whole(StoreError::new(ErrorKind::Outage, message).into())
+            }
+        }
+    }
+
+    fn whole(error: EffectError) -> Self {
+        Self {
+            sent: 0,
+            is_exact: false,
+            error,
+        }
+    }
+}
+
 impl LogReader<'_> {
     /// Sends a chunk. Between the receiver's confirmation and the new position nothing is open, so a
     /// crash there has the chunk sent again.
@@ -20,9 +59,26 @@ impl LogReader<'_> {
         events: Vec<LoggedEvent>,
         to: Position,
     ) -> Next {
-        if let Err(error) = self.deliver(outlet, &events).await {
-            return self.not_applied(cursor, &events, error).await;
+        let Err(failed) = self.deliver(outlet, &events).await else {
+            return self.sent(cursor, outlet, to).await;
+        };
+        let (sent, rest) = events.split_at(failed.sent.min(events.len()));
+        if let Some(last) = sent.last() {
+            match self.sent(cursor, outlet, last.position).await {
+                Next::Moved => self.has_moved(cursor, sent.len()),
+                next => return next,
+            }
         }
+        match (rest.first(), &failed.error) {
+            (Some(refused), EffectError::Refused(_)) if failed.is_exact => {
+                self.fails_alone(cursor, refused, &failed.error).await
+            }
+            _ => self.not_applied(cursor, rest, failed.error).await,
+        }
+    }
+
+    /// Stores the position behind what the receiver has confirmed.
+    async fn sent(&mut self, cursor: &mut Cursor, outlet: &dyn Outlet, to: Position) -> Next {
         failpoint::hit_part("follower.sent", outlet.name()).await;
         cursor.read = to;
         loop {
@@ -39,16 +95,14 @@ impl LogReader<'_> {
         &self,
         outlet: &dyn Outlet,
         events: &[LoggedEvent],
-    ) -> Result<(), EffectError> {
+    ) -> Result<(), NotSent> {
         match AssertUnwindSafe(outlet.send(events)).catch_unwind().await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(SendError::Refused(message))) => Err(EffectError::Refused(message)),
-            Ok(Err(SendError::Unavailable(message))) => {
-                Err(StoreError::new(ErrorKind::Outage, message).into())
-            }
+            Ok(sent) => sent.map_err(NotSent::new),
             Err(_) => {
                 let message = "the follower's code panicked";
-                Err(StoreError::transient(Cause::Panic, message).into())
+                Err(NotSent::whole(
+                    StoreError::transient(Cause::Panic, message).into(),
+                ))
             }
         }
     }

@@ -301,12 +301,17 @@ impl LogReader<'_> {
         };
         if matches!(next, Next::Moved) {
             self.size.applied(events, began.elapsed());
-            self.metrics.applied(events);
-            self.metrics.moved_to(cursor.read);
-            self.backoff.reset();
-            (self.tries, self.dead_in_a_row) = (0, 0);
+            self.has_moved(cursor, events);
         }
         next
+    }
+
+    /// Notes that so many events are applied or sent, and the position is stored behind them.
+    pub(super) fn has_moved(&mut self, cursor: &Cursor, events: usize) {
+        self.metrics.applied(events);
+        self.metrics.moved_to(cursor.read);
+        self.backoff.reset();
+        (self.tries, self.dead_in_a_row) = (0, 0);
     }
 
     /// Whether a command has come.
@@ -323,6 +328,7 @@ impl LogReader<'_> {
 
     /// Logs a failure that may pass, and sets a time to wait.
     pub(super) fn failed(&mut self, what: &str, error: &StoreError) {
+        self.metrics.failed(error.kind().as_str());
         let pause = self.backoff.next_pause();
         tracing::warn!(
             follower = self.params.work.name(),

@@ -40,6 +40,14 @@ impl FollowerMetrics {
         applied.inc_by(events as u64);
     }
 
+    pub(super) fn failed(&self, kind: &str) {
+        let labels = [self.name.as_str(), kind];
+        self.metrics
+            .follower_failures
+            .with_label_values(&labels)
+            .inc();
+    }
+
     pub(super) fn dead_lettered(&self) {
         let labels = [Cause::Follower.as_str()];
         self.metrics.dead_lettered.with_label_values(&labels).inc();

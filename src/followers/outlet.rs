@@ -10,9 +10,15 @@ pub enum SendError {
     /// The receiver cannot take them now. They are sent again, without end.
     #[error("{0}")]
     Unavailable(String),
+    /// Only an operator can end what is in the way. They are sent again, without end.
+    #[error("{0}")]
+    Operator(String),
     /// The receiver refuses an event.
     #[error("{0}")]
     Refused(String),
+    /// The receiver has confirmed the first `sent` events, and it is the one behind them that failed.
+    #[error("{error}")]
+    At { sent: usize, error: Box<SendError> },
 }
 
 /// A follower whose effect lies outside the database. Each event is sent at least once: again after a
@@ -28,6 +34,7 @@ pub trait Outlet: Send + Sync + 'static {
     /// Sends events in the order of the log, and returns when the receiver has confirmed all of them.
     ///
     /// # Errors
-    /// Why not. A refusal makes the chunk smaller, until one event stands alone.
+    /// Why not. A refusal makes the chunk smaller, until one event stands alone; [`SendError::At`] says at
+    /// once which one it is, and has the position stored up to it.
     async fn send(&self, events: &[LoggedEvent]) -> Result<(), SendError>;
 }

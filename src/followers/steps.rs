@@ -149,12 +149,13 @@ impl LogReader<'_> {
     }
 
     /// One event cannot be applied: the follower stops before it, or it becomes a dead letter.
-    async fn fails_alone(
+    pub(super) async fn fails_alone(
         &mut self,
         cursor: &mut Cursor,
         failed: &LoggedEvent,
         error: &EffectError,
     ) -> Next {
+        self.metrics.failed(error.kind());
         let (name, event) = (&cursor.record.name, &failed.event);
         let generation = self.params.log.generation().await.unwrap_or(0);
         let mut reason = format!(
@@ -283,8 +284,8 @@ impl LogReader<'_> {
             }),
             Work::Send(outlet) => {
                 let sent = self.deliver(&**outlet, std::slice::from_ref(logged)).await;
-                if let Err(error) = sent {
-                    return self.replay_failed(cursor, logged, error).await;
+                if let Err(failed) = sent {
+                    return self.replay_failed(cursor, logged, failed.error).await;
                 }
                 Arc::new(NoEffect)
             }
@@ -321,6 +322,7 @@ impl LogReader<'_> {
                 false => Ok(false),
             };
         }
+        self.metrics.failed(error.kind());
         let letter = letter(&cursor.record.name, failed, &error);
         let also = Also::ReplayFailed(Box::new(letter));
         let stored = cursor.record.position;

@@ -209,6 +209,8 @@ metrics! {
     follower_lag_seconds: GaugeVec = "eclusa_follower_lag_seconds" ["follower"] &[];
     /// Events that this process has applied for a follower, or sent.
     follower_applied: IntCounterVec = "eclusa_follower_applied_total" ["follower"] &[];
+    /// Failures of a follower, by kind (outage, operator, transient, poison or refused).
+    follower_failures: IntCounterVec = "eclusa_follower_failures_total" ["follower", "kind"] &[];
     /// State of a follower (running, paused, broken or gapped): 1 for the current one.
     follower_state: IntGaugeVec = "eclusa_follower_state" ["follower", "state"] &[];
     /// Days that the retention keeps because a follower has not read them, as of its last run here.

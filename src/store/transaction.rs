@@ -25,6 +25,16 @@ pub enum EffectError {
     Refused(String),
 }
 
+impl EffectError {
+    /// The word in metric labels.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.kind().as_str(),
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 impl From<diesel::result::Error> for EffectError {
     /// Classified by the texts of both databases.
     fn from(error: diesel::result::Error) -> Self {

@@ -9,6 +9,7 @@ on_both_stores! {
     what_cannot_be_sent_now_is_sent_later,
     what_was_sent_before_a_crash_is_sent_again,
     a_refused_event_stops_the_outlet,
+    what_is_confirmed_before_a_failure_is_not_sent_again,
 }
 
 /// A receiver that refuses what it is told to.
@@ -16,6 +17,8 @@ on_both_stores! {
 struct Receiver {
     name: Option<&'static str>,
     away: Arc<AtomicBool>,
+    /// It takes what is before a bad event, and says so.
+    is_exact: bool,
     tried: Arc<AtomicBool>,
     received: Arc<Mutex<Vec<Uuid>>>,
 }
@@ -35,12 +38,21 @@ impl Outlet for Receiver {
         if self.away.load(Ordering::SeqCst) {
             return Err(SendError::Unavailable("it does not answer".to_owned()));
         }
-        if events.iter().any(|logged| logged.event.event_type == "bad") {
+        let is_bad = |logged: &LoggedEvent| logged.event.event_type == "bad";
+        let bad = events.iter().position(is_bad);
+        if bad.is_some() && !self.is_exact {
             return Err(SendError::Refused("it is bad".to_owned()));
         }
-        let ids = events.iter().map(|logged| logged.event.event_id);
+        let taken = &events[..bad.unwrap_or(events.len())];
+        let ids = taken.iter().map(|logged| logged.event.event_id);
         self.received.lock().extend(ids);
-        Ok(())
+        match bad {
+            None => Ok(()),
+            Some(sent) => {
+                let error = Box::new(SendError::Refused("it is bad".to_owned()));
+                Err(SendError::At { sent, error })
+            }
+        }
     }
 }
 
@@ -92,5 +104,22 @@ async fn a_refused_event_stops_the_outlet(place: &Place) {
     assert!(broken.reason.unwrap().contains("it is bad"));
     let log = place.log().await;
     assert_eq!(*receiver.received.lock(), log[..2]);
+    running.stop().await;
+}
+
+async fn what_is_confirmed_before_a_failure_is_not_sent_again(place: &Place) {
+    let receiver = Receiver {
+        is_exact: true,
+        ..Receiver::default()
+    };
+    let mut events: Vec<_> = (0..300).map(|_| event()).collect();
+    events[100] = typed("bad");
+    place.write(events).await;
+    let running = Running::start(place, Followers::new().send(receiver.clone())).await;
+    let broken = place.state(NAME, FollowerState::Broken).await;
+    let log = place.log().await;
+    assert!(broken.reason.unwrap().contains(&log[100].to_string()));
+    // Each once, where a chunk that is halved has the first half sent again and again.
+    assert_eq!(*receiver.received.lock(), log[..100]);
     running.stop().await;
 }
