@@ -1,4 +1,4 @@
-//! Headers of Eclusa's own messages: frames, retries and dead letters.
+//! Headers of Eclusa's own messages: frames, retries, dead letters, and what outlets send.
 
 use crate::event::{StoredEvent, frame};
 use lapin::BasicProperties;
@@ -11,6 +11,10 @@ pub const ATTEMPTS_HEADER: &str = "eclusa-attempts";
 pub const ERROR_HEADER: &str = "eclusa-error";
 /// Id of a dead letter: on the dead-letter queue, and on what a replay puts on the work queue.
 pub const LETTER_HEADER: &str = "eclusa-letter";
+/// The outlet that sent a message.
+pub const OUTLET_HEADER: &str = "eclusa-outlet";
+/// The place in the log of an event that an outlet sends, with its generation.
+pub const POSITION_HEADER: &str = "eclusa-position";
 /// Why a message is on the dead-letter queue.
 pub(super) const CAUSE_HEADER: &str = "eclusa-cause";
 /// Content type of an event in the form of the API.
@@ -54,6 +58,14 @@ pub(super) fn attempts(headers: &FieldTable) -> u32 {
 /// Whether a message is a frame of Eclusa's own, of whatever version.
 pub fn is_frame(properties: &BasicProperties) -> bool {
     integer(properties, frame::VERSION_HEADER).is_some()
+}
+
+/// Whether an outlet sent the message, of this log or of another one, in the form of the API.
+pub(super) fn is_of_outlet(properties: &BasicProperties) -> bool {
+    let headers = properties.headers().as_ref();
+    let content_type = properties.content_type().as_ref();
+    headers.is_some_and(|headers| headers.inner().contains_key(OUTLET_HEADER))
+        && content_type.is_some_and(|kind| kind.as_str() == JSON)
 }
 
 /// Whether Eclusa put the message on the dead-letter queue, and not the broker.
@@ -110,7 +122,7 @@ pub(crate) fn of_event(event: &StoredEvent) -> BasicProperties {
 }
 
 /// The same properties for a message that survives a restart of the broker.
-pub(super) fn durable(properties: BasicProperties) -> BasicProperties {
+pub(crate) fn durable(properties: BasicProperties) -> BasicProperties {
     properties.with_delivery_mode(PERSISTENT)
 }
 

@@ -1,10 +1,10 @@
-//! Decoding the messages of the work queue: frames of Eclusa's own, and the messages of other
-//! publishers. Every byte of a message ends as a row or as a dead letter.
+//! Decoding the messages of the work queue: frames of Eclusa's own, what outlets send, and the messages
+//! of other publishers. Every byte of a message ends as a row or as a dead letter.
 
 use super::contents::{Contents, DecodeOptions, InvalidItem};
 use super::{foreign_message, headers};
 use crate::event::item::{CheckedData, FieldError};
-use crate::event::{Cause, Event, frame};
+use crate::event::{Cause, Event, frame, id, item};
 use lapin::BasicProperties;
 use std::panic::AssertUnwindSafe;
 
@@ -24,7 +24,10 @@ fn read_trusting(body: &[u8], properties: &BasicProperties, options: &DecodeOpti
                 Contents::malformed(body, "a frame without events".to_owned())
             }
             Ok(events) => framed(events, options),
-            Err(error) => Contents::malformed(body, error.to_string()),
+            Err(error) => {
+                let version = frame::VERSION;
+                Contents::malformed(body, format!("not a frame of version {version}: {error}"))
+            }
         },
         Some(version) => Contents::malformed(
             body,
@@ -34,6 +37,7 @@ fn read_trusting(body: &[u8], properties: &BasicProperties, options: &DecodeOpti
                 frame::VERSION
             ),
         ),
+        None if headers::is_of_outlet(properties) => shown(body, options),
         None => foreign_message::read(body, properties, options),
     };
     contents.attempts = properties.headers().as_ref().map_or(0, headers::attempts);
@@ -73,6 +77,34 @@ fn framed(events: Vec<Event>, options: &DecodeOptions) -> Contents {
     contents
 }
 
+/// An event that an outlet of this log or of another one has sent. It keeps its id, so it is a duplicate
+/// in the log that it came from; as a foreign message it would get a new id each time it comes round, if its
+/// id is a derived one.
+fn shown(body: &[u8], options: &DecodeOptions) -> Contents {
+    let event = match frame::decode_shown(body) {
+        Ok(event) => event,
+        Err(error) => {
+            return Contents::malformed(body, format!("not an event as outlets send it: {error}"));
+        }
+    };
+    let accept_days = options.limits.accept_days;
+    let checked = match options.max_event_bytes.filter(|most| body.len() > *most) {
+        Some(most) => Err(foreign_message::too_large(body.len(), most)),
+        None => frame::check(&event).and_then(|()| {
+            id::check_day(&event.event_id, item::now(), accept_days)
+                .map_err(|reason| format!("id {reason}"))?;
+            check_data(&event, options)
+        }),
+    };
+    match checked {
+        Ok(()) => Contents {
+            events: vec![event],
+            ..Contents::default()
+        },
+        Err(reason) => Contents::invalid_whole(body, Cause::Invalid, reason),
+    }
+}
+
 /// Checks a payload as where it entered.
 fn check_data(event: &Event, options: &DecodeOptions) -> Result<(), String> {
     let data = event.event_data.get();
@@ -99,7 +131,7 @@ fn check_data(event: &Event, options: &DecodeOptions) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::config::Sources;
-    use crate::event::fixture;
+    use crate::event::{Source, fixture};
     use lapin::types::{AMQPValue, FieldTable};
 
     fn read_frame(version: i64, body: &[u8]) -> Contents {
@@ -117,6 +149,58 @@ mod tests {
     fn a_frame_of_a_later_release_is_dead_lettered_unread() {
         let contents = read_frame(frame::VERSION + 1, b"[]");
         assert!(contents.bad[0].error.contains("version 2"));
+    }
+
+    /// An event as the API shows it, with an id that no publisher can take.
+    const SHOWN: &str = r#"{"sequence":7,"id":"0198c0de-0000-8000-8000-000000000001","originalId":"o-1",
+        "producer":"shop","userId":null,"eventType":"order.paid","eventData":{"a":1},"sessionId":null,
+        "timestamp":"2026-01-02T03:04:05.678901Z","receivedAt":"2026-01-02T03:04:06Z","source":"http",
+        "processed":false}"#;
+
+    fn read_of_outlet(body: &str, content_type: &str) -> Contents {
+        let settings = Sources::from_text("").load().unwrap();
+        let mut headers = FieldTable::default();
+        let outlet = AMQPValue::LongString("all".into());
+        headers.insert(headers::OUTLET_HEADER.into(), outlet);
+        let properties = BasicProperties::default()
+            .with_headers(headers)
+            .with_content_type(content_type.into());
+        read(body.as_bytes(), &properties, &DecodeOptions::of(&settings))
+    }
+
+    #[test]
+    fn what_an_outlet_has_sent_keeps_its_identity_and_its_data() {
+        let contents = read_of_outlet(SHOWN, "application/json");
+        let event = &contents.events[0];
+        let id = "0198c0de-0000-8000-8000-000000000001";
+        assert_eq!(event.event_id.to_string(), id);
+        assert_eq!(event.original_id.as_deref(), Some("o-1"));
+        assert_eq!((&*event.producer, event.source), ("shop", Source::Http));
+        assert_eq!(event.event_data.get(), r#"{"a":1}"#);
+        let given = event.timestamp.unwrap();
+        assert_eq!(given.timestamp_micros(), 1_767_323_045_678_901);
+    }
+
+    #[test]
+    fn what_says_that_it_is_of_an_outlet_is_checked() {
+        for (body, cause) in [
+            (SHOWN.replace("\"order.paid\"", "\"\""), Cause::Invalid),
+            (
+                SHOWN
+                    .replace("0198c0de-0000-8", "0198c0de-0000-7")
+                    .replace("0198", "0098"),
+                Cause::Invalid,
+            ),
+            (SHOWN.replace("producer", "by"), Cause::Malformed),
+            ("[]".to_owned(), Cause::Malformed),
+        ] {
+            let contents = read_of_outlet(&body, "application/json");
+            assert_eq!(contents.bad[0].cause, cause, "{}", contents.bad[0].error);
+            assert_eq!(contents.bad[0].body, body.as_bytes());
+        }
+        // A CloudEvent is a foreign message, and no event.
+        let contents = read_of_outlet("{\"id\":\"a\"}", "application/cloudevents+json");
+        assert_eq!(contents.bad[0].cause, Cause::Invalid);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod publisher;
 pub mod server_version;
 pub mod sessions;
 pub mod shard_assignment;
+pub mod stream_queue;
 pub mod topology;
 
 pub use connection::{BrokerConnection, Destination, Link, LinkWatch};

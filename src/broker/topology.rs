@@ -184,7 +184,7 @@ fn dead_letter_to(arguments: &mut FieldTable, exchange: &str, key: Option<&str>)
     arguments.insert("x-overflow".into(), text("reject-publish"));
 }
 
-fn text(value: &str) -> AMQPValue {
+pub(super) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
@@ -228,7 +228,7 @@ async fn queue(connection: &Connection, name: &str, arguments: FieldTable) -> la
     }
 }
 
-fn is_mismatch(error: &lapin::Error) -> bool {
+pub(super) fn is_mismatch(error: &lapin::Error) -> bool {
     match error.kind() {
         ErrorKind::ProtocolError(error) => matches!(
             error.kind(),

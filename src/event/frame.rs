@@ -83,17 +83,18 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// Why a frame cannot be decoded. The message is dead-lettered as malformed with its original bytes.
+/// Why a message of Eclusa's own cannot be decoded. It is dead-lettered as malformed with its original
+/// bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The bytes are not a frame.
-    #[error("not a frame of version {VERSION}: {0}")]
+    /// The bytes are not JSON of this form.
+    #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// The bytes are not UTF-8.
-    #[error("not a frame of version {VERSION}: not UTF-8: {0}")]
+    #[error("not UTF-8: {0}")]
     Utf8(#[from] std::str::Utf8Error),
     /// A source that this release does not know.
-    #[error("unknown source {0:?} in a frame")]
+    #[error("unknown source {0:?}")]
     Source(String),
 }
 
@@ -210,6 +211,15 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Event>, FrameError> {
     let text = std::str::from_utf8(bytes)?;
     let items: Vec<FrameItem> = serde_json::from_str(text)?;
     items.into_iter().map(FrameItem::into_event).collect()
+}
+
+/// Decodes an event in the form of the API, which has what an event of a frame has.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_shown(bytes: &[u8]) -> Result<Event, FrameError> {
+    let item: FrameItem = serde_json::from_str(std::str::from_utf8(bytes)?)?;
+    item.into_event()
 }
 
 /// Formats a time for headers and start-up output.
