@@ -23,6 +23,7 @@
 //!    the order of the log. Each [`followers::follower`] reads it there, and applies it to the database or
 //!    sends it elsewhere. One of them is the feed of each stream ([`collectors`]), whose messages clients pull over HTTP.
 //!    Clients that keep their own position stream the log itself ([`topics`]).
+//!    Each outlet of the settings ([`outlets`]) is another one, which publishes to RabbitMQ.
 //!
 //! # Actors and messages
 //!
@@ -86,6 +87,8 @@ pub mod dead_letters;
 pub mod collectors;
 #[cfg(feature = "service")]
 pub mod topics;
+#[cfg(feature = "service")]
+pub mod outlets;
 pub mod reactions;
 pub mod followers;
 pub mod maintenance;

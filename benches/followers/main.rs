@@ -9,9 +9,12 @@
 //! | `latency` | from commit to applied at 1,000 events/s, alone, beside an open transaction, from another process |
 //! | `snapshot --commits N` | the same and the rate of commits, while N commits pass and a snapshot is held open |
 //! | `rate --events N` | how fast a counting follower reads, with 10 and with 400 days |
+//! | `outlets --events N --broker URL [--window W]` | how fast an outlet sends to a RabbitMQ stream, and to an exchange with a quorum queue |
 //! | `locks` | locks of 20 followers on 400 days, while events are written |
 //! | `idle` | processor time of ten followers that have nothing to do |
 //! | `faults --events N` | writers and open transactions, processes killed: each event applied once, in one order |
+//!
+//! RabbitMQ's processor time is that of all Erlang machines here.
 //!
 //! Each run has a database of its own on the server, which it drops at the end. Times are wall-clock
 //! times of this machine: compare runs on one machine only.
@@ -33,6 +36,7 @@ mod database;
 mod faults;
 mod idle;
 mod latency;
+mod outlets;
 mod projections;
 mod rate;
 mod snapshot;
@@ -46,6 +50,8 @@ pub struct Arguments {
     pub events: usize,
     pub commits: usize,
     pub time: Duration,
+    pub broker: Option<String>,
+    pub window: usize,
 }
 
 fn main() {
@@ -55,6 +61,8 @@ fn main() {
         events: line.number("--events", 1_000_000),
         commits: line.number("--commits", 1_000_000),
         time: Duration::from_secs(line.number("--seconds", 30) as u64),
+        broker: line.text("--broker"),
+        window: line.number("--window", 500),
     };
     let command = line.command().unwrap_or_default();
     if command.is_empty() || arguments.url.is_empty() {
@@ -71,10 +79,13 @@ fn main() {
             "latency" => latency::run(&arguments).await,
             "snapshot" => snapshot::run(&arguments).await,
             "rate" => rate::run(&arguments).await,
+            "outlets" => outlets::run(&arguments).await,
             "locks" => idle::locks(&arguments).await,
             "idle" => idle::run(&arguments).await,
             "faults" => faults::run(&arguments).await,
-            other => panic!("{other} is none of latency, snapshot, rate, locks, idle, faults"),
+            other => {
+                panic!("{other} is none of latency, snapshot, rate, outlets, locks, idle, faults")
+            }
         }
     });
 }

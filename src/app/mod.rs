@@ -21,6 +21,7 @@ use crate::ingest::completions::Completions;
 use crate::ingest::http_ingest;
 use crate::ingest::http_ingest::{HttpIngest, IngestTarget};
 use crate::logging::LogControl;
+use crate::outlets::Outlets;
 use crate::reactions::{self, Reactions};
 use crate::schedules::Scheduler;
 use crate::supervision::mailbox::{Mailbox, mailbox};
@@ -68,6 +69,7 @@ impl App {
         warn_of_incompatible_schemas(&settings);
         let reactions = reactions.and(reactions::handlers::reactions(&live)?);
         let streams = Stream::all(&settings)?;
+        let outlets = Outlets::new(&live)?;
         let listener = bind(&settings)?;
         let port = listener.local_addr()?.port();
         let address = settings.http.local_url(port);
@@ -86,6 +88,16 @@ impl App {
             ),
             Err(error) => tracing::warn!(%error, "the declared reactions cannot be read"),
         }
+        match outlets.missing(&*store).await {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => tracing::warn!(
+                followers = ?missing,
+                "outlets are declared that this process does not run; their events wait for a process that does, or \
+                 for `eclusa followers remove`"
+            ),
+            Err(error) => tracing::warn!(%error, "the declared outlets cannot be read"),
+        }
+        let followers = outlets.add_to(followers, &store);
         let following = Following {
             followers,
             reactions,

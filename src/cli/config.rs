@@ -5,6 +5,7 @@ use crate::collectors;
 use crate::config::auth::Scope;
 use crate::config::{DEFAULTS, LiveSettings, THROUGHPUT};
 use crate::event::frame::rfc3339;
+use crate::outlets::Outlets;
 use crate::reactions;
 use chrono::Utc;
 use clap::{Subcommand, ValueEnum};
@@ -52,6 +53,7 @@ pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCo
             let live = LiveSettings::new(settings.clone());
             reactions::handlers::reactions(&live)?;
             collectors::Stream::all(&settings)?;
+            Outlets::new(&live)?;
             println!(
                 "The settings are in order; mode {}.",
                 settings.mode().as_str()

@@ -13,6 +13,8 @@ pub mod ingest;
 pub mod layers;
 pub mod log;
 mod mode;
+#[cfg(feature = "service")]
+pub mod outlets;
 pub mod reload;
 pub mod retry;
 #[cfg(feature = "service")]
@@ -91,6 +93,12 @@ pub struct Settings {
     #[cfg(not(feature = "service"))]
     #[serde(rename = "streams")]
     _streams: serde::de::IgnoredAny,
+    /// Where events are sent, in the service.
+    #[cfg(feature = "service")]
+    pub outlets: Vec<outlets::OutletSettings>,
+    #[cfg(not(feature = "service"))]
+    #[serde(rename = "outlets")]
+    _outlets: serde::de::IgnoredAny,
     /// The Pix message interface, in the service.
     #[cfg(feature = "service")]
     pub pix: streams::PixSettings,
@@ -217,6 +225,8 @@ impl Settings {
         reactions::validate(&self.reactions, &mut found);
         #[cfg(feature = "service")]
         streams::validate(&self.streams, &mut found);
+        #[cfg(feature = "service")]
+        outlets::validate(&self.outlets, &self.broker, &mut found);
         #[cfg(feature = "service")]
         self.pix.validate(&mut found);
         self.auth.validate(&mut found);

@@ -66,7 +66,10 @@ impl LiveSettings {
 /// Whether two settings differ, also in secrets, which `Debug` does not show.
 fn differ(one: &Settings, other: &Settings) -> bool {
     #[cfg(feature = "service")]
-    if one.reactions != other.reactions || one.schedules != other.schedules {
+    if one.reactions != other.reactions
+        || one.schedules != other.schedules
+        || one.outlets != other.outlets
+    {
         return true;
     }
     format!("{one:?}{}{}", one.store.url, one.broker.url)
@@ -102,6 +105,22 @@ mod tests {
             assert!(live.reload(&other).unwrap().needs_restart);
             assert_eq!(live.get().reactions.len(), 1);
         }
+    }
+
+    #[test]
+    #[cfg(feature = "service")]
+    fn outlets_change_at_the_next_start_only() {
+        let outlet = |password: &str| {
+            Sources::from_text(&format!(
+                "[[outlets]]\nname = \"all\"\ntypes = [\"*\"]\nstream = \"events\"\n\
+                 url = \"amqp://u:{password}@h\""
+            ))
+        };
+        let live = LiveSettings::new(outlet("a").load().unwrap());
+        assert!(!live.reload(&outlet("a")).unwrap().needs_restart);
+        // Only the secret differs.
+        assert!(live.reload(&outlet("b")).unwrap().needs_restart);
+        assert!(live.get().outlets[0].url.contains(":a@"));
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod isolation;
 mod manifests;
 mod openapi;
 mod ordered;
+mod outlets;
 mod panics;
 mod parsers;
 mod proxy_and_model;

@@ -19,12 +19,18 @@ pub use url::{hide_password, percent_encode};
 const DEFAULT_FILE: &str = "eclusa.toml";
 /// Keys whose values are never shown.
 const SECRETS: [&str; 2] = ["store.url", "broker.url"];
-/// Keys of a reaction whose values are never shown.
-const REACTION_SECRETS: [&str; 4] = [
-    "webhook.url",
-    "webhook.secret",
-    "email.password",
-    "amqp.url",
+/// Lists of sections, and keys in them whose values are never shown.
+const LISTED_SECRETS: [(&str, &[&str]); 2] = [
+    (
+        "reactions",
+        &[
+            "webhook.url",
+            "webhook.secret",
+            "email.password",
+            "amqp.url",
+        ],
+    ),
+    ("outlets", &["url"]),
 ];
 
 /// The sources of the settings; kept, so that they can be read again.
@@ -113,10 +119,13 @@ impl Sources {
                 *text = hide_password(text);
             }
         }
-        if let Some(Value::Array(reactions)) = table.get_mut("reactions") {
-            for reaction in reactions.iter_mut().filter_map(Value::as_table_mut) {
-                for key in REACTION_SECRETS {
-                    if let Some(value) = find_mut(reaction, key) {
+        for (list, keys) in LISTED_SECRETS {
+            let Some(Value::Array(sections)) = table.get_mut(list) else {
+                continue;
+            };
+            for section in sections.iter_mut().filter_map(Value::as_table_mut) {
+                for key in keys {
+                    if let Some(value) = find_mut(section, key) {
                         *value = Value::String("***".to_owned());
                     }
                 }
@@ -262,6 +271,16 @@ mod tests {
             assert_eq!(shown.matches("\"***\"").count(), 4, "{shown}");
             assert!(shown.contains("smtp.example.org"), "{shown}");
         }
+    }
+
+    #[test]
+    fn secrets_of_outlets_are_not_shown() {
+        let text = "[[outlets]]\nname = \"all\"\nstream = \"events\"\nurl = \"amqp://u:s3cret@h\"";
+        let shown = Sources::from_text(text).show().unwrap();
+        assert!(
+            !shown.contains("s3cret") && shown.contains("events"),
+            "{shown}"
+        );
     }
 
     #[test]

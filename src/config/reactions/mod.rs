@@ -14,7 +14,7 @@ pub mod webhook;
 #[cfg(feature = "service")]
 pub use reaction::{HandlerSettings, ReactionSettings, RunBackoff};
 #[cfg(feature = "service")]
-pub(super) use reaction::check_name;
+pub(super) use reaction::{check_name, check_types};
 
 #[cfg(feature = "service")]
 use super::Invalid;

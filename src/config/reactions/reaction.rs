@@ -136,18 +136,7 @@ impl ReactionSettings {
         if let Err(flaw) = check_name(&self.name) {
             found.push(Invalid::new(&format!("{at}.{}", flaw.key), flaw.reason));
         }
-        if self.on.is_empty() {
-            let reason = "names no event types; write [\"order.paid\"], [\"order.*\"] or [\"*\"]";
-            found.push(Invalid::new(&format!("{at}.on"), reason));
-        }
-        for kind in &self.on {
-            if kind.is_empty() || kind.len() > MAX_TYPE || kind.contains('\0') {
-                found.push(Invalid::new(
-                    &format!("{at}.on"),
-                    format!("has {kind:?}, which no event type can match"),
-                ));
-            }
-        }
+        check_types(&format!("{at}.on"), &self.on, found);
         self.validate_numbers(at, found);
         self.validate_times(at, found);
         self.validate_keys(at, found);
@@ -267,7 +256,21 @@ fn section<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     }
 }
 
-/// Checks the name of a reaction, a schedule or a stream. The key of the error is `name`.
+/// Adds what is invalid in the event types at a key.
+pub(in crate::config) fn check_types(key: &str, types: &[String], found: &mut Vec<Invalid>) {
+    if types.is_empty() {
+        let reason = "names no event types; write [\"order.paid\"], [\"order.*\"] or [\"*\"]";
+        found.push(Invalid::new(key, reason));
+    }
+    for kind in types {
+        if kind.is_empty() || kind.len() > MAX_TYPE || kind.contains('\0') {
+            let reason = format!("has {kind:?}, which no event type can match");
+            found.push(Invalid::new(key, reason));
+        }
+    }
+}
+
+/// Checks the name of a reaction, a schedule, a stream or an outlet. The key of the error is `name`.
 pub(in crate::config) fn check_name(name: &str) -> Result<(), Invalid> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if name.len() <= MAX_NAME

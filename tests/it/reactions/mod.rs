@@ -22,7 +22,7 @@ mod running;
 mod signup;
 mod smtp_server;
 mod standing_still;
-mod starts;
+pub mod starts;
 mod webhook;
 mod webhook_addresses;
 mod webhook_tls;

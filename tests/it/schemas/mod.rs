@@ -5,6 +5,7 @@ mod by_http;
 mod command_line;
 mod hostile;
 mod imported;
+mod readers;
 mod reloaded;
 mod replayed;
 
