@@ -76,6 +76,8 @@ pub mod ingest;
 #[cfg(feature = "service")]
 pub mod consume;
 #[cfg(feature = "service")]
+pub mod capture;
+#[cfg(feature = "service")]
 pub mod ordering;
 #[cfg(feature = "service")]
 pub mod batch;

@@ -1,0 +1,14 @@
+//! Capture: the committed changes of tables of a PostgreSQL, by logical replication.
+//!
+//! ```text
+//!   PostgreSQL ── pgoutput ──► ReplicationStream ── ReplicationMessage ──► Recorder ──► Event
+//!        ▲                          │ confirm                                 ▲
+//!        └───── status updates ─────┘              catalog ── TableShape ─────┘
+//! ```
+//!
+//! [`CaptureDatabase`] makes the connections. [`ReplicationStream`] reads what the server decodes from its log, in the
+//! order of commits, and confirms the position up to which everything is durable here. [`catalog`] looks at the tables,
+//! the publication and the slot. [`Recorder`] makes the event of a change or of a row of a snapshot: both come as
+//! PostgreSQL's texts of the values, and one path ([`value`]) turns them into JSON.
+
+pub mod value;
