@@ -11,4 +11,25 @@
 //! the publication and the slot. [`Recorder`] makes the event of a change or of a row of a snapshot: both come as
 //! PostgreSQL's texts of the values, and one path ([`value`]) turns them into JSON.
 
+mod authentication;
+pub mod database;
+pub mod error;
+mod feedback;
+mod fields;
+mod frames;
+pub mod lsn;
+pub mod message;
+mod pgoutput;
+pub mod replication;
+mod shrink;
+mod socket;
+pub mod stream;
+pub mod timelines;
 pub mod value;
+
+pub use database::CaptureDatabase;
+pub use error::{CaptureError, CaptureFault};
+pub use lsn::Lsn;
+pub use message::{Relation, ReplicationMessage, RowChange};
+pub use stream::ReplicationStream;
+pub use timelines::Timelines;

@@ -4,6 +4,8 @@
 //! `lib.rs` keeps it so.
 
 mod classify;
+#[cfg(feature = "postgres")]
+mod refusal;
 
 use crate::event::Cause;
 #[cfg(feature = "postgres")]
@@ -18,6 +20,8 @@ use classify::{
     kind_of_connection_error, kind_of_postgres_message,
 };
 use classify::{kind_of_diesel, without_quotes};
+#[cfg(feature = "postgres")]
+pub use refusal::ServerRefusal;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -182,6 +186,16 @@ impl StoreError {
         let limit = humantime::format_duration(limit);
         let message = format!("no answer from PostgreSQL within {limit}");
         Self::new(ErrorKind::Outage, message)
+    }
+
+    /// What a server told on a connection without a driver: its code and its words.
+    #[cfg(feature = "service")]
+    pub(crate) fn of_server(code: &str, told: &str) -> Self {
+        let message = format!("PostgreSQL: {told} (SQLSTATE {code})");
+        Self {
+            sqlstate: Some(code.to_owned()),
+            ..Self::new(kind_of_sqlstate(code), message)
+        }
     }
 
     /// Classifies an SQLite error that diesel reports. diesel keeps only the text of most result

@@ -54,6 +54,8 @@ pub use complete::complete;
 pub use migrate::migrate;
 pub use options::PostgresOptions;
 pub use record::record;
+#[cfg(feature = "service")]
+pub(crate) use tls::connector;
 
 use super::awaited::AwaitedTypes;
 use super::compatibility::Schema;

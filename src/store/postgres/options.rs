@@ -72,7 +72,7 @@ impl PostgresOptions {
     /// # Errors
     /// The URL cannot be read. What it holds is not repeated: a password with an unescaped `@` or
     /// `?` would show up as a host or an option.
-    pub(super) fn base_config(&self) -> Result<Config, StoreError> {
+    pub(crate) fn base_config(&self) -> Result<Config, StoreError> {
         let mut url = self.url.clone();
         for mode in ["verify-full", "verify-ca"] {
             url = url.replace(&format!("sslmode={mode}"), "sslmode=require");

@@ -17,7 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// - `require`, `verify-ca`, `verify-full`: always, and the certificate must be valid for the
 ///   host's name by the roots of the system (or of `SSL_CERT_FILE`). libpq's `require` does not
 ///   check; this one is stricter.
-pub(super) fn connector(
+pub(crate) fn connector(
     config: &tokio_postgres::Config,
 ) -> Result<Option<MakeRustlsConnect>, StoreError> {
     let remote = |host: &Host| matches!(host, Host::Tcp(_));
