@@ -12,6 +12,7 @@
 //! PostgreSQL's texts of the values, and one path ([`value`]) turns them into JSON.
 
 mod authentication;
+pub mod catalog;
 pub mod database;
 pub mod error;
 mod feedback;
