@@ -16,11 +16,12 @@
 //! | 66-127 | SHA-256 of the name |
 //!
 //! The name is a namespace, the kind of the source and its parts with their lengths. Events of
-//! schedules carry a time; every other derived id has the marker 0.
+//! schedules and captured changes carry a time; every other derived id has the marker 0.
 
 use super::Event;
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use uuid::{Builder, Uuid, Version};
 
 /// Namespace of the ids that Eclusa derives. Changing it would make every derived id a new event.
@@ -132,6 +133,58 @@ pub fn of_content(producer: &str, body: &[u8]) -> Uuid {
 pub fn of_schedule(name: &str, due: DateTime<Utc>) -> Uuid {
     let micros = due.timestamp_micros().to_be_bytes();
     derive_at("schedule", &[name.as_bytes(), &micros], due)
+}
+
+/// Where a captured change comes from: the same each time it is read.
+#[derive(Debug, Clone, Copy)]
+pub struct ChangeOrigin<'a> {
+    /// Name of the capture.
+    pub capture: &'a str,
+    /// `system_identifier` of the server.
+    pub system: u64,
+    /// The timeline that has the change.
+    pub timeline: u32,
+    /// Place of the change in the server's log.
+    pub lsn: u64,
+}
+
+/// The id of a captured change: the one at `place` among those of `table` that the log has at one place. It was
+/// committed at `time`.
+pub fn of_change(origin: &ChangeOrigin<'_>, table: &str, place: u64, time: DateTime<Utc>) -> Uuid {
+    derive_at(
+        "change",
+        &[
+            origin.capture.as_bytes(),
+            &origin.system.to_be_bytes(),
+            &origin.timeline.to_be_bytes(),
+            &origin.lsn.to_be_bytes(),
+            table.as_bytes(),
+            &place.to_be_bytes(),
+        ],
+        time,
+    )
+}
+
+/// The id of a row that a snapshot read, by its key, in the chunk whose watermark was written to the server's log at
+/// `lsn` and `time`.
+pub fn of_snapshot_row(
+    capture: &str,
+    snapshot: &str,
+    table: &str,
+    key: &[&[u8]],
+    lsn: u64,
+    time: DateTime<Utc>,
+) -> Uuid {
+    let lsn = lsn.to_be_bytes();
+    let mut parts: SmallVec<[&[u8]; 8]> = SmallVec::new();
+    parts.extend([
+        capture.as_bytes(),
+        snapshot.as_bytes(),
+        table.as_bytes(),
+        &lsn,
+    ]);
+    parts.extend_from_slice(key);
+    derive_at("snapshot row", &parts, time)
 }
 
 /// The id of an event's dead letter: the same each time this event fails, so that one that is
@@ -277,6 +330,66 @@ mod tests {
         assert_ne!(id, of_schedule("daily", at(4)));
         assert_ne!(id, of_schedule("weekly", at(3)));
         assert_ne!(of_caller("schedule", &id.to_string()), id);
+    }
+
+    #[test]
+    fn a_captured_change_has_one_id_and_the_day_of_its_commit() {
+        let time = Utc.with_ymd_and_hms(2026, 1, 31, 23, 59, 59).unwrap();
+        let origin = ChangeOrigin {
+            capture: "shop",
+            system: 7,
+            timeline: 1,
+            lsn: 40,
+        };
+        let id = of_change(&origin, "public.product", 0, time);
+        assert_eq!(id, of_change(&origin, "public.product", 0, time));
+        assert_eq!(id.get_version(), Some(Version::Custom));
+        assert_eq!(bucket(&id), time.date_naive());
+        for other in [
+            of_change(&origin, "public.product", 1, time),
+            of_change(&origin, "public.stock", 0, time),
+            of_change(
+                &ChangeOrigin { lsn: 41, ..origin },
+                "public.product",
+                0,
+                time,
+            ),
+            of_change(
+                &ChangeOrigin {
+                    timeline: 2,
+                    ..origin
+                },
+                "public.product",
+                0,
+                time,
+            ),
+            of_change(
+                &ChangeOrigin {
+                    system: 8,
+                    ..origin
+                },
+                "public.product",
+                0,
+                time,
+            ),
+            of_change(
+                &ChangeOrigin {
+                    capture: "blog",
+                    ..origin
+                },
+                "public.product",
+                0,
+                time,
+            ),
+        ] {
+            assert_ne!(id, other);
+        }
+        let row =
+            |key: &[&[u8]], lsn| of_snapshot_row("shop", "1", "public.product", key, lsn, time);
+        assert_eq!(row(&[b"1", b"2"], 9), row(&[b"1", b"2"], 9));
+        assert_ne!(row(&[b"1", b"2"], 9), row(&[b"12"], 9));
+        assert_ne!(row(&[b"1", b"2"], 9), row(&[b"1", b"2"], 10));
+        assert_eq!(bucket(&row(&[b"1"], 9)), time.date_naive());
     }
 
     #[test]

@@ -46,15 +46,18 @@ pub enum Source {
     Sql,
     /// Emitted by a schedule of the settings.
     Schedule,
+    /// A captured change of another database's table, or a row of a snapshot of it.
+    Capture,
 }
 
 impl Source {
-    pub const ALL: [Source; 5] = [
+    pub const ALL: [Source; 6] = [
         Source::Http,
         Source::Amqp,
         Source::Import,
         Source::Sql,
         Source::Schedule,
+        Source::Capture,
     ];
 
     /// The word in the `source` column, in frames and in metric labels.
@@ -65,6 +68,7 @@ impl Source {
             Source::Import => "import",
             Source::Sql => "sql",
             Source::Schedule => "schedule",
+            Source::Capture => "capture",
         }
     }
 

@@ -88,7 +88,7 @@ pub struct StoredEventBody {
     timestamp: DateTime<Utc>,
     /// When Eclusa received it.
     received_at: DateTime<Utc>,
-    /// `http`, `amqp`, `import`, `sql` or `schedule`.
+    /// `http`, `amqp`, `import`, `sql`, `schedule` or `capture`.
     source: String,
     /// Whether all reactions to it are done; true when there are none.
     processed: bool,
