@@ -4,7 +4,7 @@ use super::{ErrorKind, StoreError};
 
 /// The schema this release was written for. Each migration raises it and the table
 /// `eclusa_schema`.
-pub const SCHEMA_VERSION: i32 = 12;
+pub const SCHEMA_VERSION: i32 = 13;
 
 /// What the table `eclusa_schema` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, diesel::Queryable)]

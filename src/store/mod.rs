@@ -3,6 +3,7 @@
 //! [`postgres`] and [`sqlite`] pass one contract test-suite (`tests/it/store_contract`).
 
 mod awaited;
+pub mod captures;
 pub mod commit_log;
 pub mod compatibility;
 pub mod content;
@@ -31,6 +32,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+pub use captures::CaptureStore;
 pub use commit_log::CommitLog;
 pub use dead_letters::DeadLetterStore;
 pub use error::{ErrorKind, StoreError};
@@ -174,6 +176,7 @@ pub trait Store:
     + RetentionStore
     + StreamStore
     + TopicStore
+    + CaptureStore
 {
 }
 
@@ -188,5 +191,6 @@ impl<T> Store for T where
         + RetentionStore
         + StreamStore
         + TopicStore
+        + CaptureStore
 {
 }

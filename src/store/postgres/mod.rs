@@ -5,6 +5,7 @@
 
 mod alone;
 mod by_index;
+mod captures;
 mod commits;
 mod complete;
 mod dead_letters_read;

@@ -164,3 +164,13 @@ diesel::table! {
         event_id -> Uuid,
     }
 }
+
+diesel::table! {
+    captures (name, n) {
+        name -> Text,
+        n -> BigInt,
+        token -> BigInt,
+        state -> Text,
+        stored_at -> Timestamptz,
+    }
+}

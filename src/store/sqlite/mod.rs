@@ -4,6 +4,7 @@
 //! connections of their own (`readers`) and neither wait for it nor hold it up.
 
 mod command;
+mod captures;
 mod commits;
 mod complete;
 mod connection;

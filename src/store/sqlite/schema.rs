@@ -294,4 +294,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    captures (name, n) {
+        name -> Text,
+        n -> BigInt,
+        token -> BigInt,
+        state -> Text,
+        stored_at -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(stream_answers, stream_sessions);

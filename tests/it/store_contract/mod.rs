@@ -4,6 +4,7 @@ mod collecting;
 mod duplicates;
 mod followers;
 mod following;
+mod captures;
 mod leases;
 mod letters;
 mod listing;
@@ -170,6 +171,7 @@ contract! {
     letters::pages_visit_each_letter_once,
     letters::letters_are_chosen_counted_and_purged,
     letters::burials_at_once_agree,
+    captures::a_state_follows_the_newest_one_only,
     leases::one_holder_at_a_time,
     leases::a_token_is_never_given_twice,
     leases::a_lease_that_ran_out_is_taken_and_lost_to_its_holder,

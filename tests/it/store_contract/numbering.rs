@@ -172,6 +172,7 @@ async fn a_filled_log_is_migrated() {
     drop(store);
     let client = connect(&url).await;
     for down in [
+        include_str!("../../../migrations/postgres/2026-11-24-200000_create_captures/down.sql"),
         include_str!("../../../migrations/postgres/2026-11-24-100000_remember_deletions/down.sql"),
         include_str!("../../../migrations/postgres/2026-11-24-000000_add_schema_version/down.sql"),
         include_str!("../../../migrations/postgres/2026-11-23-000000_create_streams/down.sql"),

@@ -14,7 +14,7 @@ async fn four_processes_migrate_at_once() {
     for run in futures::future::join_all(runs).await {
         applied += run.expect("migrates").len();
     }
-    assert_eq!(applied, 12);
+    assert_eq!(applied, 13);
     PostgresStore::connect(&options).await.unwrap();
 }
 

@@ -1,0 +1,2 @@
+DROP TABLE captures;
+UPDATE eclusa_schema SET version = 12;
