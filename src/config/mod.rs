@@ -5,6 +5,8 @@ pub mod auth;
 pub mod batch;
 pub mod broker;
 mod cross_check;
+#[cfg(feature = "service")]
+pub mod captures;
 pub mod dead_letters;
 pub mod followers;
 pub mod reactions;
@@ -99,6 +101,12 @@ pub struct Settings {
     #[cfg(not(feature = "service"))]
     #[serde(rename = "outlets")]
     _outlets: serde::de::IgnoredAny,
+    /// Tables whose changes are events, in the service.
+    #[cfg(feature = "service")]
+    pub captures: Vec<captures::CaptureSettings>,
+    #[cfg(not(feature = "service"))]
+    #[serde(rename = "captures")]
+    _captures: serde::de::IgnoredAny,
     /// The Pix message interface, in the service.
     #[cfg(feature = "service")]
     pub pix: streams::PixSettings,
@@ -227,6 +235,8 @@ impl Settings {
         streams::validate(&self.streams, &mut found);
         #[cfg(feature = "service")]
         outlets::validate(&self.outlets, &self.broker, &mut found);
+        #[cfg(feature = "service")]
+        captures::validate(&self.captures, &self.store.url, &mut found);
         #[cfg(feature = "service")]
         self.pix.validate(&mut found);
         self.auth.validate(&mut found);

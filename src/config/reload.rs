@@ -69,6 +69,7 @@ fn differ(one: &Settings, other: &Settings) -> bool {
     if one.reactions != other.reactions
         || one.schedules != other.schedules
         || one.outlets != other.outlets
+        || one.captures != other.captures
     {
         return true;
     }

@@ -165,6 +165,20 @@ metrics! {
     topic_reads: IntCounterVec = "eclusa_topic_reads_total" ["by"] &[];
     /// Bytes of events under way to subscribers, and of their connections.
     topic_bytes: IntGauge = "eclusa_topic_bytes" [] &[];
+    /// What each capture does in this process: 1 for the state that holds.
+    capture_state: IntGaugeVec = "eclusa_capture_state" ["capture", "state"] &[];
+    /// Bytes of the captured server's log behind the position that the slot has confirmed.
+    capture_lag_bytes: IntGaugeVec = "eclusa_capture_lag_bytes" ["capture"] &[];
+    /// Bytes of log that the captured server keeps for the slot.
+    capture_kept_bytes: IntGaugeVec = "eclusa_capture_kept_bytes" ["capture"] &[];
+    /// Whether the server keeps what the slot has not read (wal_status reserved or extended).
+    capture_slot_safe: IntGaugeVec = "eclusa_capture_slot_safe" ["capture"] &[];
+    /// Changes that were read from slots, with those that were read again.
+    capture_changes: IntCounterVec = "eclusa_capture_changes_total" ["capture"] &[];
+    /// Rows that snapshots have read.
+    capture_snapshot_rows: IntCounterVec = "eclusa_capture_snapshot_rows_total" ["capture"] &[];
+    /// Tables whose snapshots are not complete.
+    capture_tables_unread: IntGaugeVec = "eclusa_capture_tables_unread" ["capture"] &[];
     /// Batches dispatched to a writer, by trigger.
     batches_flushed: IntCounterVec = "eclusa_batches_flushed_total" ["trigger"] &[];
     /// Events in a batch dispatched to a writer.

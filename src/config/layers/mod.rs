@@ -131,6 +131,13 @@ impl Sources {
                 }
             }
         }
+        if let Some(Value::Array(captures)) = table.get_mut("captures") {
+            for capture in captures.iter_mut().filter_map(Value::as_table_mut) {
+                if let Some(Value::String(url)) = capture.get_mut("url") {
+                    *url = hide_password(url);
+                }
+            }
+        }
         toml::to_string(&table).map_err(|error| ConfigError::Syntax {
             origin: "the merged settings".to_owned(),
             reason: error.to_string(),

@@ -1,0 +1,89 @@
+//! What a capture is wired to.
+
+use super::catalog::TableName;
+use super::catalog::server::ServerIdentity;
+use super::record::{RecordEnvelope, Recorder};
+use super::slot_watch::SlotWatch;
+use super::{CaptureDatabase, CaptureError, ColumnRules};
+use crate::batch::BatchAccumulator;
+use crate::config::captures::{CaptureEnvelope, CaptureSettings};
+use crate::event::budget::Budget;
+use crate::maintenance::leader::Leadership;
+use crate::metrics::Metrics;
+use crate::retry::retry_supervisor::RetrySupervisor;
+use crate::store::Store;
+use crate::supervision::{Lifecycle, Mailbox};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// What is captured.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) tables: Vec<TableName>,
+    pub(super) slot: String,
+    pub(super) publication: String,
+    /// Whether the rows that are there already are read first.
+    pub(super) snapshot: bool,
+}
+
+/// What a capture is wired to.
+#[derive(Clone)]
+pub(super) struct CaptureParams {
+    pub(super) settings: CaptureSettings,
+    pub(super) wanted: Wanted,
+    pub(super) database: CaptureDatabase,
+    /// Bytes of a record, and levels of nesting in it, at most.
+    pub(super) bounds: (usize, usize),
+    pub(super) store: Arc<dyn Store>,
+    pub(super) leadership: Leadership,
+    /// The writer that keeps the order of the changes.
+    pub(super) lane: Mailbox<BatchAccumulator>,
+    /// Takes what is no event.
+    pub(super) retry: Mailbox<RetrySupervisor>,
+    pub(super) budget: Budget,
+    pub(super) slot_watch: SlotWatch,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl CaptureParams {
+    pub(super) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// The prefix of the watermarks in the log.
+    pub(super) fn prefix(&self) -> String {
+        format!("eclusa.{}", self.name())
+    }
+
+    /// The key of the lock under which changes are written.
+    pub(super) fn lane_key(&self) -> i64 {
+        let hash: [u8; 32] = Sha256::digest(format!("capture {}", self.name())).into();
+        let [a, b, c, d, e, f, g, h, ..] = hash;
+        i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// The rules of a table's columns.
+    pub(super) fn rules(&self, table: &str) -> ColumnRules {
+        let columns = &self.settings.columns;
+        ColumnRules {
+            exclude: CaptureSettings::of_table(&columns.exclude, table),
+            mask: CaptureSettings::of_table(&columns.mask, table),
+        }
+    }
+
+    pub(super) fn recorder(&self, identity: &ServerIdentity) -> Result<Recorder, CaptureError> {
+        Ok(Recorder {
+            capture: Arc::from(self.name()),
+            system: identity.system,
+            timelines: identity.timelines.clone(),
+            database: self.database.name()?.to_owned(),
+            envelope: match self.settings.envelope {
+                CaptureEnvelope::Flat => RecordEnvelope::Flat,
+                CaptureEnvelope::Debezium => RecordEnvelope::Debezium,
+            },
+            max_bytes: Some(self.bounds.0),
+            max_depth: self.bounds.1,
+        })
+    }
+}
