@@ -13,6 +13,7 @@
 
 mod authentication;
 pub mod catalog;
+mod chunk;
 pub mod database;
 pub mod error;
 mod feedback;
@@ -24,6 +25,7 @@ pub mod lsn;
 pub mod message;
 mod params;
 mod pgoutput;
+mod reading;
 pub mod record;
 pub mod replication;
 pub mod shape;
@@ -34,6 +36,7 @@ mod socket;
 pub mod stream;
 pub mod timelines;
 pub mod value;
+mod visible;
 
 pub use database::CaptureDatabase;
 pub use error::{CaptureError, CaptureFault};
