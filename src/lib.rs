@@ -50,7 +50,7 @@
 //!    DbWriter pool ── after each commit ──► Sequencer ── end of the log ──► Follower, one for each
 //! ```
 //!
-//! [`schedules`] hands the events of due times to an `HttpIngest` of its own.
+//! [`capture`] reads the changes of tables of another PostgreSQL by logical replication. [`schedules`] hands the events of due times to an `HttpIngest` of its own.
 //!
 //! [`supervision`] runs every actor and restarts it after a panic; [`app`] starts the process, and
 //! `app::shutdown` drains it on SIGTERM. The command line is no part of the library: `src/cli`.

@@ -95,7 +95,7 @@ impl ConsumersParams<'_> {
 
     fn start_ordered(&self) -> Consumers {
         let share = ShardBalancer::new(Arc::clone(&self.starter.metrics));
-        let lanes: Vec<_> = self.partitions.all().collect();
+        let lanes: Vec<_> = self.partitions.shards().collect();
         let shards = lanes
             .iter()
             .enumerate()

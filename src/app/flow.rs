@@ -9,6 +9,7 @@ use crate::broker::connection;
 use crate::broker::connection::{BrokerConnection, LinkWatch};
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
+use crate::capture::{CaptureWiring, Captures};
 use crate::collectors::{CollectorActors, Collectors, Polls, Stream};
 use crate::config::{LiveSettings, Mode, Settings};
 use crate::consume::message_decoder::MessageDecoder;
@@ -84,6 +85,8 @@ pub struct Flow {
     pub polls: Polls,
     /// Streams of events.
     pub topics: Topics,
+    /// The captures of the settings.
+    pub captures: Captures,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -109,6 +112,8 @@ pub struct Following {
     pub reactions: Reactions,
     /// What collectors can pull.
     pub streams: Vec<Stream>,
+    /// Whether the changes of the settings' captures are read.
+    pub captures: bool,
 }
 
 impl Flow {
@@ -126,6 +131,7 @@ impl Flow {
             followers,
             reactions,
             streams,
+            captures,
         } = following;
         let letters: Arc<dyn DeadLetterStore> = store.clone();
         let whole = Arc::clone(&store);
@@ -188,7 +194,7 @@ impl Flow {
         };
         starter.start(&broker, retry_inbox, RetrySupervisor::new(retry_params));
 
-        let (partitions, ingest_queue) = Writers {
+        let writers = Writers {
             starter: &starter,
             arbiter: &work,
             settings: &settings,
@@ -197,8 +203,22 @@ impl Flow {
             retry: &retry,
             read_waiters: &read_waiters,
             commits: &followers.commits,
-        }
-        .start(publisher.as_ref().and_then(Publisher::shards));
+        };
+        let (partitions, ingest_queue) =
+            writers.start(publisher.as_ref().and_then(Publisher::shards));
+        let lanes = match captures {
+            true => writers.start_ordered(&partitions, settings.captures.len()),
+            false => Vec::new(),
+        };
+        let captures = Captures::start(&CaptureWiring {
+            settings: &settings,
+            starter: &starter,
+            store: &whole,
+            retry: &retry,
+            budget: &budget,
+            lanes: &lanes,
+        })?;
+        let partitions = partitions.with_sources(lanes);
 
         let consumers = link
             .as_ref()
@@ -246,6 +266,7 @@ impl Flow {
             whole,
             polls,
             topics,
+            captures,
             budget,
             health: starter.health,
             lifecycle: starter.lifecycle,

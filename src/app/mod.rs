@@ -102,6 +102,7 @@ impl App {
             followers,
             reactions,
             streams,
+            captures: true,
         };
         let flow = Flow::start(&live, store, layouts, following).await?;
         let scheduler = schedules::start(&flow, &live.get())?;

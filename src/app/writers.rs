@@ -60,6 +60,19 @@ impl Writers<'_> {
         (WriterPartitions::new(first, others), queue)
     }
 
+    /// Starts an accumulator with one writer for each of so many sources that keep their order, behind `started`.
+    pub(super) fn start_ordered(
+        &self,
+        started: &WriterPartitions,
+        sources: usize,
+    ) -> Vec<Mailbox<BatchAccumulator>> {
+        let turns = Arc::new(Semaphore::new(sources.max(1)));
+        // Behind the numbers of the others, which the metrics tell apart.
+        let first = started.all().count().max(self.settings.batch.writers);
+        let lanes = (first..first + sources).map(|index| self.lane(index, &[index], &turns).0);
+        lanes.collect()
+    }
+
     fn lane(
         &self,
         index: usize,

@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct WriterPartitions {
     first: Mailbox<BatchAccumulator>,
     others: Arc<[Mailbox<BatchAccumulator>]>,
+    /// Those of sources that keep an order of their own.
+    sources: Arc<[Mailbox<BatchAccumulator>]>,
 }
 
 impl WriterPartitions {
@@ -21,7 +23,22 @@ impl WriterPartitions {
         Self {
             first,
             others: others.into(),
+            sources: Arc::default(),
         }
+    }
+
+    /// The same with the accumulators of sources that keep an order of their own.
+    #[must_use]
+    pub fn with_sources(self, sources: Vec<Mailbox<BatchAccumulator>>) -> Self {
+        Self {
+            sources: sources.into(),
+            ..self
+        }
+    }
+
+    /// The accumulators of the shards, in their order.
+    pub fn shards(&self) -> impl Iterator<Item = &Mailbox<BatchAccumulator>> {
+        std::iter::once(&self.first).chain(self.others.iter())
     }
 
     /// The accumulator for events that keep no order.
@@ -29,9 +46,9 @@ impl WriterPartitions {
         &self.first
     }
 
-    /// All accumulators, in the order of their shards.
+    /// All accumulators.
     pub fn all(&self) -> impl Iterator<Item = &Mailbox<BatchAccumulator>> {
-        std::iter::once(&self.first).chain(self.others.iter())
+        self.shards().chain(self.sources.iter())
     }
 
     /// Tells all accumulators that a reader waits for an event that may be in an open batch.
