@@ -10,6 +10,7 @@ pub mod shutdown;
 pub mod store;
 mod writers;
 
+use crate::capture::commands::left_behind;
 use crate::collectors::Stream;
 use crate::config::{LiveSettings, Settings, Sources};
 use crate::event::schemas::compatibility::{CompatibilityMode, compare_versions};
@@ -96,6 +97,20 @@ impl App {
                  for `eclusa followers remove`"
             ),
             Err(error) => tracing::warn!(%error, "the declared outlets cannot be read"),
+        }
+        match left_behind(&*store, &settings.captures).await {
+            Ok(left) => {
+                for (capture, slot) in left {
+                    tracing::warn!(
+                        capture,
+                        slot,
+                        "a capture has left the settings, and its slot was not dropped by command: the captured server \
+                         keeps log for the slot until its disk is full. Declare the capture again and run `eclusa \
+                         capture drop-slot` before it leaves, or run SELECT pg_drop_replication_slot('{slot}') there"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the captures of the store cannot be read"),
         }
         let followers = outlets.add_to(followers, &store);
         let following = Following {
@@ -231,6 +246,7 @@ fn serve(listener: TcpListener, live: &LiveSettings, flow: &Flow) -> anyhow::Res
             whole: Arc::clone(&shared.whole),
             polls: shared.polls.clone(),
             topics: shared.topics.clone(),
+            captures: shared.captures.clone(),
             budget: shared.budget.clone(),
             health: shared.health.clone(),
             lifecycle: shared.lifecycle.clone(),

@@ -15,6 +15,7 @@ mod authentication;
 pub mod catalog;
 mod change_capture;
 mod chunk;
+pub mod commands;
 pub mod database;
 pub mod error;
 mod feedback;

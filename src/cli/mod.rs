@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+pub mod capture;
 pub mod config;
 pub mod dlq;
 pub mod events;
@@ -118,6 +119,9 @@ enum Command {
     /// Import, follow and count events
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// Show captures, take new snapshots, and drop slots
+    #[command(subcommand)]
+    Capture(capture::CaptureCommand),
     /// List the streams that collectors pull, and end sessions of collectors
     #[command(subcommand)]
     Streams(streams::StreamsCommand),
@@ -167,6 +171,7 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&cli.global, command),
         Some(Command::Events(command)) => events::run(&cli.global, command),
         Some(Command::Followers(command)) => followers::run(&cli.global, command),
+        Some(Command::Capture(command)) => capture::run(&cli.global, command),
         Some(Command::Streams(command)) => streams::run(&cli.global, command),
         Some(Command::Schemas(command)) => schemas::run(&cli.global, command),
         Some(Command::Reactions(command)) => reactions::run(&cli.global, command),

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod captures;
 mod commands;
 pub mod connection;
 pub mod dead_letters;
@@ -22,6 +23,7 @@ pub mod streams;
 pub mod topics;
 
 use crate::batch::writer_partitions::WriterPartitions;
+use crate::capture::Captures;
 use crate::collectors::Polls;
 use crate::config::LiveSettings;
 use crate::dead_letters::replay::Replayer;
@@ -82,6 +84,8 @@ pub struct HttpState {
     pub polls: Polls,
     /// Streams of events.
     pub topics: Topics,
+    /// The captures of the settings.
+    pub captures: Captures,
     /// The bound on bytes in the process.
     pub budget: Budget,
     /// Which actors are stuck.
@@ -140,6 +144,10 @@ fn table(metrics: &Arc<Metrics>) -> Vec<Site> {
         site("/v1/runs/{id}").get(reactions::runs::get),
         site("/v1/runs/{id}/cancel").post(reactions::actions::cancel),
         site("/v1/events/{id}/runs").get(reactions::runs::of_event),
+        site("/v1/captures").get(captures::list),
+        site("/v1/captures/{name}").get(captures::get),
+        site("/v1/captures/{name}/resnapshot").post(captures::resnapshot),
+        site("/v1/captures/{name}/drop-slot").post(captures::drop_slot),
         site("/v1/schemas").get(schemas::list),
         site("/v1/schemas/{type}").get(schemas::get),
         site("/v1/schemas/{type}/{version}").get(schemas::document),

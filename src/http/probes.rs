@@ -4,6 +4,7 @@ use super::HttpState;
 use super::auth::Caller;
 use super::openapi::problems::MetricsProblems;
 use super::problem::Problem;
+use crate::capture::SlotWatch;
 use crate::config::auth::Scope;
 use crate::supervision::Phase;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -29,7 +30,7 @@ struct Liveness {
 #[derive(Serialize, ToSchema)]
 struct Readiness {
     status: ReadinessStatus,
-    /// `store`, `broker` (in full mode), `actors` and `lifecycle`.
+    /// `store`, `broker` (in full mode), `captures` (if there are some), `actors` and `lifecycle`.
     parts: BTreeMap<&'static str, Part>,
 }
 
@@ -130,6 +131,12 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
         let needed = !state.admission.store_may_be_used();
         let detail = state.admission.broker_detail();
         part("broker", up, needed, detail);
+    }
+    let captures = state.captures.watches();
+    if !captures.is_empty() {
+        // What comes over HTTP or AMQP does not need them.
+        let troubles: Vec<String> = captures.iter().filter_map(SlotWatch::trouble).collect();
+        part("captures", troubles.is_empty(), false, troubles.join("; "));
     }
     let stuck = state.health.stuck(STUCK);
     let detail = format!("no progress for {STUCK:?}: {}", stuck.join(", "));

@@ -4,7 +4,7 @@ pub(super) mod problems;
 pub(super) mod schema;
 
 use crate::http::{
-    dead_letters, followers, ingest, probes, queries, reactions, schemas, streams, topics,
+    captures, dead_letters, followers, ingest, probes, queries, reactions, schemas, streams, topics,
 };
 use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ContentType};
@@ -32,6 +32,7 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
     tags(
         (name = "events", description = "Sending and reading events"),
         (name = "dead letters", description = "Events and messages that could not be stored"),
+        (name = "captures", description = "Tables whose changes are events"),
         (name = "topics", description = "Event types, and streams of their events"),
         (name = "followers", description = "Readers of the log that have a position of their own"),
         (name = "reactions", description = "Handlers of events, and their runs"),
@@ -79,6 +80,10 @@ const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:
         streams::actions::nack,
         streams::actions::extend,
         streams::actions::release,
+        captures::list,
+        captures::get,
+        captures::resnapshot,
+        captures::drop_slot,
         topics::list,
         topics::events::stream,
         schemas::list,
