@@ -18,6 +18,7 @@ mod amqp;
 mod amqp_window;
 mod batching;
 mod bench;
+mod capture;
 mod chaos;
 mod chaos_minute;
 mod cli;

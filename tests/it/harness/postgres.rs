@@ -56,6 +56,11 @@ impl Postgres {
 
     /// After `stop` or `kill9`: same data, same port. Returns when it takes connections.
     pub async fn start_again(&mut self) {
+        self.start_again_with(&[]).await;
+    }
+
+    /// The same with settings that win over the usual ones.
+    pub async fn start_again_with(&mut self, settings: &[&str]) {
         assert!(self.server.is_none(), "PostgreSQL runs already");
         let mut command = Command::new(postgres_program("postgres"));
         command.arg("-D").arg(self.data());
@@ -67,8 +72,15 @@ impl Postgres {
             "shared_buffers=32MB".into(),
             "fsync=on".into(),
             "wal_level=logical".into(),
+            "max_replication_slots=100".into(),
+            "max_wal_senders=100".into(),
+            // Slots that a test leaves behind would keep all that the others write.
+            "max_slot_wal_keep_size=4GB".into(),
             "log_checkpoints=off".into(),
         ] {
+            command.arg("-c").arg(setting);
+        }
+        for setting in settings {
             command.arg("-c").arg(setting);
         }
         let log = File::create(self.log()).expect("log file");
