@@ -60,15 +60,19 @@ impl Feedback {
         self.positions.received.fetch_max(lsn.0, Ordering::Relaxed);
     }
 
+    /// Reports a durable position at once, or [`PAUSE`] after the last report: the server keeps its log from there.
     pub(super) fn confirm(&self, lsn: Lsn) {
-        self.positions.confirmed.fetch_max(lsn.0, Ordering::Relaxed);
+        let before = self.positions.confirmed.fetch_max(lsn.0, Ordering::Relaxed);
+        if before < lsn.0 {
+            self.positions.due.notify_one();
+        }
     }
 
     pub(super) fn confirmed(&self) -> Lsn {
         Lsn(self.positions.confirmed.load(Ordering::Relaxed))
     }
 
-    /// The server asks for a report.
+    /// Answers the server, which asks for a report.
     pub(super) fn answer(&self) {
         self.positions.due.notify_one();
     }
@@ -112,15 +116,16 @@ async fn report(
 ) -> std::io::Result<()> {
     loop {
         let sent = Instant::now();
-        // Asked, so that an idle server says how far its log goes, and that it is there.
-        let asked = timeout_at(sent + interval, positions.due.notified())
+        let due = timeout_at(sent + interval, positions.due.notified())
             .await
             .is_ok();
         let ending = positions.ending.load(Ordering::Relaxed);
-        if asked && !ending {
+        if due && !ending {
             sleep_until(sent + PAUSE).await;
         }
-        let mut frame = status(&positions, !asked);
+        // When nothing else is due the server is asked, so that an idle one says how far its log goes, and that it
+        // is there.
+        let mut frame = status(&positions, !due);
         if ending {
             // CopyDone and Terminate.
             frame.put_slice(b"c\0\0\0\x04X\0\0\0\x04");

@@ -82,6 +82,24 @@ async fn what_is_confirmed_does_not_come_again() {
 }
 
 #[tokio::test]
+async fn each_confirmation_arrives_soon() {
+    let bench = Bench::start(T, &["public.t"]).await;
+    let mut stream = bench.open().await;
+    for n in 0..3 {
+        bench
+            .execute(&format!("INSERT INTO public.t VALUES ({n})"))
+            .await;
+        let (_, end) = transaction(&mut stream).await;
+        stream.confirm(end);
+        // Reports that nothing is due for come each 10 s.
+        eventually(SOON / 4, "the server is told", async || {
+            (confirmed(&bench).await >= end).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_transaction_that_is_rolled_back_never_comes() {
     let bench = Bench::start(T, &["public.t"]).await;
     bench
