@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::free_port;
+use super::ports::free_listener;
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +72,15 @@ pub struct Proxy {
 impl Proxy {
     /// In front of a port of this machine, where nobody need listen yet.
     pub async fn to(target: u16) -> Self {
-        let port = free_port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("free");
+        let listener = free_listener();
+        listener
+            .set_nonblocking(true)
+            .expect("a setting of every socket");
+        let listener = TcpListener::from_std(listener).expect("a runtime is there");
+        let port = listener
+            .local_addr()
+            .expect("a listener has an address")
+            .port();
         let shared = Arc::new(Shared {
             target: SocketAddr::from(([127, 0, 0, 1], target)),
             delay: Mutex::default(),
