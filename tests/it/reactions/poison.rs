@@ -84,7 +84,7 @@ async fn holds_up_no_other(place: &Place) {
     process.dies().await;
     let mut process = Reactor::start(place, End::Commit);
     // One of the slow ones has its turn, perhaps behind the one that kills, and the others wait for theirs.
-    eventually(SOON, "a slow one has its turn", async || {
+    eventually(LATER, "a slow one has its turn", async || {
         if process.is_dead() {
             process = Reactor::start(place, End::Commit);
         }
@@ -96,7 +96,7 @@ async fn holds_up_no_other(place: &Place) {
     .await;
     let done = effects.done().await.len();
     place.write((0..10).map(|_| event()).collect()).await;
-    eventually(SOON, "the others go on", async || {
+    eventually(LATER, "the others go on", async || {
         if process.is_dead() {
             process = Reactor::start(place, End::Commit);
         }

@@ -50,10 +50,13 @@ async fn a_call_reads_what_it_hands_out_however_many_messages_have_returned() {
     }
     stream.end(ticket).await;
     let read = entries_read(place, &client, "stream_returned").await;
-    // Each message is met when it is chosen and when it is deleted, and once more by the call that meets it dead.
-    let expected = 2 * CALLS * LIMIT as i64;
+    // Each message is met when it is chosen and when it is deleted, and once more by the call that meets it dead; by all
+    // calls behind that one while an older transaction of the database is open, such as that of ANALYZE.
+    let (calls, limit) = (CALLS, LIMIT as i64);
+    let expected = 2 * calls * limit;
+    let met_dead = limit * calls * (calls - 1) / 2;
     assert!(
-        (expected..2 * expected).contains(&read),
+        (expected..=expected + met_dead).contains(&read),
         "{read} entries of the index"
     );
 }
