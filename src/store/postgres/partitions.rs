@@ -146,10 +146,13 @@ async fn create(client: &mut Client, day: NaiveDate) -> Result<(), StoreError> {
             return Err(StoreError::new(ErrorKind::Transient, message));
         }
         let (from, to) = (literal(day), literal(next));
+        // The limit is for locks alone: a busy server may take longer than a write may to make a table.
         // One that was detached before the log got the column lacks it.
         transaction
             .batch_execute(&format!(
-                "CREATE TABLE IF NOT EXISTS {name} (LIKE user_interactions INCLUDING ALL) \
+                "SELECT set_config('lock_timeout', current_setting('statement_timeout'), true), \
+                        set_config('statement_timeout', '0', true); \
+                 CREATE TABLE IF NOT EXISTS {name} (LIKE user_interactions INCLUDING ALL) \
                  WITH (fillfactor = 85); \
                  ALTER TABLE {name} ADD COLUMN IF NOT EXISTS schema_version smallint; \
                  ALTER TABLE user_interactions ATTACH PARTITION {name} \
