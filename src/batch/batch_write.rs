@@ -2,9 +2,10 @@
 //! cannot be written is alone.
 
 use super::writer_params::DbWriterParams;
-use crate::event::{Batch, CallerMode, Cause, Delivery, Outcome, PendingAck, Rows, Trigger};
+use crate::event::{Batch, CallerMode, Cause, Delivery, Lane, Outcome, PendingAck, Rows, Trigger};
 use crate::retry::retry_supervisor::Failed;
 use crate::retry::{Action, FailureContext, policy};
+use crate::store::leases::Fenced;
 use crate::store::{RowOutcome, StoreError};
 use crate::supervision::{Backoff, failpoint};
 use chrono::Utc;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 /// A batch and what is still to be done with it.
 pub(super) struct BatchWrite {
     params: DbWriterParams,
-    /// Key of the lock that keeps the order of these events; `None` without an order.
-    lane: Option<i64>,
+    /// What keeps the order of these events; `None` without an order.
+    lane: Option<Lane>,
     acks: Vec<Option<PendingAck>>,
     trigger: Trigger,
     started: Instant,
@@ -34,7 +35,10 @@ impl BatchWrite {
         let parts = vec![Rows::all(batch.events)];
         Self {
             params,
-            lane: batch.acks.first().and_then(|ack| ack.ticket.lane()),
+            lane: batch
+                .acks
+                .first()
+                .and_then(|ack| ack.ticket.lane().cloned()),
             acks: batch.acks.into_iter().map(Some).collect(),
             trigger: batch.trigger,
             started: Instant::now(),
@@ -64,13 +68,20 @@ impl BatchWrite {
                 .with_label_values(&[label])
                 .observe(began.elapsed().as_secs_f64());
             match result {
-                Ok(outcomes) => {
+                Ok(Fenced::Done(outcomes)) => {
                     failpoint::hit("db_writer.after_commit");
                     self.params.commits.raise();
                     self.params.breaker.succeeded();
                     self.backoff.reset();
                     self.settle(&rows, &outcomes);
                     self.log_written(rows.len(), began);
+                }
+                Ok(Fenced::Lost) => {
+                    tracing::warn!(
+                        events = self.acks.iter().flatten().count(),
+                        "another process has taken over what these events are written for; they return to their source"
+                    );
+                    break;
                 }
                 Err(error) => {
                     if !self.failed(rows, error).await {
@@ -109,7 +120,7 @@ impl BatchWrite {
 
     /// Writes rows. A panic of the code that does it and a write without end are errors like others
     /// here, so that one event cannot take its writer with it.
-    async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError> {
+    async fn write(&self, rows: Rows) -> Result<Fenced<Vec<RowOutcome>>, StoreError> {
         let store = &self.params.store;
         // The semaphore is never closed, and a write without a turn would do no harm.
         let _turn = self.params.turns.acquire().await;
@@ -117,8 +128,8 @@ impl BatchWrite {
             for event in rows.iter() {
                 failpoint::hit_part("db_writer.event", &event.event_type).await;
             }
-            match self.lane {
-                None => store.write(rows).await,
+            match &self.lane {
+                None => store.write(rows).await.map(Fenced::Done),
                 Some(lane) => store.write_in_lane(rows, lane).await,
             }
         })
@@ -140,15 +151,16 @@ impl BatchWrite {
     /// what is left of it returns to its source.
     async fn failed(&mut self, rows: Rows, mut error: StoreError) -> bool {
         let params = &self.params;
+        let lane = self.lane.as_ref().map(|lane| lane.key);
         let mut lane_is_held = false;
         if policy::needs_probe(&error) {
             let began = Instant::now();
-            match params.store.write_probe(&rows, self.lane).await {
+            match params.store.write_probe(&rows, lane).await {
                 Err(probe) => {
                     error = policy::with_failed_probe(probe);
                     // Behind the lock of another replica only the rows of this lane wait.
                     lane_is_held =
-                        self.lane.is_some() && params.store.write_probe(&rows, None).await.is_ok();
+                        lane.is_some() && params.store.write_probe(&rows, None).await.is_ok();
                 }
                 Ok(()) if policy::lock_has_ended(began.elapsed(), self.free_rewrites) => {
                     self.free_rewrites += 1;
@@ -167,7 +179,7 @@ impl BatchWrite {
             caller_waits: self.caller_waits(&rows),
             late: self.started.elapsed() >= params.ingest_timeout,
             store_up: params.breaker.is_closed(),
-            ordered: self.lane.is_some(),
+            ordered: lane.is_some(),
             attempts: first.map_or(0, |ack| ack.attempts),
         };
         let action = policy::action(&error, &context, &params.attempts);

@@ -12,6 +12,7 @@ use crate::event::{Cause, Delivery, Event, Ticket, item};
 use crate::retry::retry_supervisor::{RetrySupervisor, Unreadable};
 use crate::store::ErrorKind;
 use crate::store::dead_letters::{DeadLetter, DeadLetterFailure};
+use crate::store::leases::Lease;
 use crate::supervision::{Mailbox, failpoint};
 use std::sync::Arc;
 
@@ -35,9 +36,9 @@ pub(super) struct HandOver {
 }
 
 impl HandOver {
-    pub(super) fn new(params: &CaptureParams) -> Self {
+    pub(super) fn new(params: &CaptureParams, lease: &Lease) -> Self {
         let accounts = params.metrics.accounting.consume.clone();
-        let lane = Some(params.lane_key());
+        let lane = Some(params.lane_under(lease));
         let tracker = Arc::new(AckTracker::ordered(accounts, u16::MAX, lane));
         Self {
             _closed_at_the_end: CloseOnDrop(Arc::clone(&tracker)),

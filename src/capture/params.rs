@@ -8,10 +8,12 @@ use super::{CaptureDatabase, CaptureError, ColumnRules};
 use crate::batch::BatchAccumulator;
 use crate::config::captures::{CaptureEnvelope, CaptureSettings};
 use crate::event::budget::Budget;
+use crate::event::{Fence, Lane};
 use crate::maintenance::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::retry::retry_supervisor::RetrySupervisor;
 use crate::store::Store;
+use crate::store::leases::Lease;
 use crate::supervision::{Lifecycle, Mailbox};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -56,11 +58,18 @@ impl CaptureParams {
         format!("eclusa.{}", self.name())
     }
 
-    /// The key of the lock under which changes are written.
-    pub(super) fn lane_key(&self) -> i64 {
+    /// The lane of the changes that are captured under `lease`.
+    pub(super) fn lane_under(&self, lease: &Lease) -> Lane {
         let hash: [u8; 32] = Sha256::digest(format!("capture {}", self.name())).into();
         let [a, b, c, d, e, f, g, h, ..] = hash;
-        i64::from_be_bytes([a, b, c, d, e, f, g, h])
+        Lane {
+            key: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            // Rows of a snapshot that are written late would hide newer changes.
+            fence: Some(Fence {
+                lease: lease.name.clone(),
+                token: lease.token,
+            }),
+        }
     }
 
     /// The rules of a table's columns.

@@ -78,7 +78,7 @@ impl<'a> Session<'a> {
         let had = in_doubt(&prepared.client).await?;
         tracing::info!(capture = params.name(), start = %prepared.start, "capturing");
         Ok(Self {
-            hand_over: HandOver::new(params),
+            hand_over: HandOver::new(params, lease),
             shapes: HashMap::new(),
             transaction: None,
             chunk: None,

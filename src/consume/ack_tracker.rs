@@ -10,7 +10,7 @@
 //! without an id would be stored twice.
 
 use crate::event::budget::Permit;
-use crate::event::{CallerMode, Origin, Outcome};
+use crate::event::{CallerMode, Lane, Origin, Outcome};
 use crate::metrics::accounting::EventAccounting;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -53,8 +53,8 @@ pub struct AckTracker {
     window: AtomicUsize,
     /// Messages of this channel are written in their order, or not at all.
     ordered: bool,
-    /// Key of the lock under which its events are written.
-    lane: Option<i64>,
+    /// The lane of its events.
+    lane: Option<Lane>,
     /// The channel is about to close, or with an order a message was returned.
     closed: AtomicBool,
 }
@@ -92,8 +92,8 @@ impl AckTracker {
     }
 
     /// An empty tracker of messages that keep their order: when one is returned, none behind it is
-    /// written any more. `prefetch` is the channel's; the events are written under the lock `lane`.
-    pub fn ordered(accounts: EventAccounting, prefetch: u16, lane: Option<i64>) -> Self {
+    /// written any more. `prefetch` is the channel's; `lane` is that of its events.
+    pub fn ordered(accounts: EventAccounting, prefetch: u16, lane: Option<Lane>) -> Self {
         let tracker = Self {
             ordered: true,
             lane,
@@ -252,8 +252,8 @@ impl Origin for AckTracker {
         !self.is_closed()
     }
 
-    fn lane(&self) -> Option<i64> {
-        self.lane
+    fn lane(&self) -> Option<&Lane> {
+        self.lane.as_ref()
     }
 }
 
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn in_order_nothing_is_written_behind_what_came_back() {
-        let tracker = AckTracker::ordered(EventAccounting::default(), 10, Some(1));
+        let tracker = AckTracker::ordered(EventAccounting::default(), 10, Some(Lane::unfenced(1)));
         let budget = Budget::new(1_000);
         for tag in [1, 2, 3] {
             tracker.enter(tag, 1, budget.take(10));

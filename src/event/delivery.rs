@@ -1,6 +1,6 @@
 //! Deliveries: an event and the ticket that acknowledges it.
 
-use super::{Event, Outcome};
+use super::{Event, Lane, Outcome};
 use std::sync::Arc;
 use tracing::Span;
 use uuid::Uuid;
@@ -21,8 +21,8 @@ pub trait Origin: Send + Sync {
         true
     }
 
-    /// Key of the lock under which the event is written, if it keeps an order.
-    fn lane(&self) -> Option<i64> {
+    /// The lane of the event, if it keeps an order.
+    fn lane(&self) -> Option<&Lane> {
         None
     }
 }
@@ -66,8 +66,8 @@ impl Ticket {
         self.origin.as_ref().is_none_or(|origin| origin.is_open())
     }
 
-    /// The lock under which the event is written; see [`Origin::lane`].
-    pub fn lane(&self) -> Option<i64> {
+    /// The lane of the event; see [`Origin::lane`].
+    pub fn lane(&self) -> Option<&Lane> {
         self.origin.as_ref().and_then(|origin| origin.lane())
     }
 

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod id;
 pub mod item;
 pub mod json;
+pub mod lane;
 mod members;
 pub mod outcome;
 pub mod pix;
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 pub use batch::{Batch, PendingAck, Rows, Trigger};
 pub use delivery::{CallerMode, Delivery, Origin, Ticket};
+pub use lane::{Fence, Lane};
 pub use outcome::{Cause, Outcome};
 pub use read_waiters::ReadWaiters;
 pub use shards::Shards;

@@ -8,6 +8,7 @@ use crate::broker::Link;
 use crate::broker::sessions::Next;
 use crate::consume::ack_tracker::{AckTracker, CloseOnDrop};
 use crate::consume::message_decoder::acknowledge;
+use crate::event::Lane;
 use crate::metrics::Metrics;
 use crate::supervision::{Lifecycle, Phase};
 use futures::StreamExt;
@@ -78,7 +79,7 @@ impl OrderedSession {
     pub async fn begin(
         link: &Link,
         queue: &str,
-        lane: Option<i64>,
+        lane: Option<Lane>,
         metrics: &Metrics,
     ) -> lapin::Result<Option<Self>> {
         let Some(lock) = ConsumerLock::of_queue(&link.consuming, queue).await? else {

@@ -13,7 +13,7 @@ use crate::broker::sessions;
 use crate::broker::sessions::Next;
 use crate::consume::ack_tracker::AckTracker;
 use crate::consume::message_decoder::MessageDecoder;
-use crate::event::Shards;
+use crate::event::{Lane, Shards};
 use crate::retry::breaker::Breaker;
 use crate::store::ErrorKind;
 use crate::supervision::{Lifecycle, Mailbox, Phase, failpoint};
@@ -171,7 +171,7 @@ impl ShardConsumerParams {
             let lane = shards.lane_key(&broker.queue, shard);
             (
                 self.queue(shards, shard),
-                broker.is_ordered().then_some(lane),
+                broker.is_ordered().then_some(Lane::unfenced(lane)),
                 broker.release_after,
             )
         };

@@ -27,9 +27,10 @@ mod times;
 pub mod topics;
 pub mod transaction;
 
-use crate::event::{Event, Rows, StoredEvent};
+use crate::event::{Event, Lane, Rows, StoredEvent};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use leases::Fenced;
 use uuid::Uuid;
 
 pub use captures::CaptureStore;
@@ -121,14 +122,19 @@ pub trait EventStore: Send + Sync {
 
     /// As [`EventStore::write`], one write at a time under the same `lane`, whichever process it is
     /// in: `id`s are drawn only when the write before is committed. So a process that has lost its
-    /// shard and does not know it yet cannot give a later event a lower `id`.
+    /// shard and does not know it yet cannot give a later event a lower `id`. Nothing is written when
+    /// the lane has a fence and its lease is lost.
     ///
     /// # Errors
     /// As [`EventStore::write`].
-    async fn write_in_lane(&self, rows: Rows, lane: i64) -> Result<Vec<RowOutcome>, StoreError> {
-        // SQLite has one writer.
+    async fn write_in_lane(
+        &self,
+        rows: Rows,
+        lane: &Lane,
+    ) -> Result<Fenced<Vec<RowOutcome>>, StoreError> {
+        // SQLite has one writer, in the one process that can have a lease.
         let _ = lane;
-        self.write(rows).await
+        self.write(rows).await.map(Fenced::Done)
     }
 
     /// The event of this id.
@@ -154,7 +160,7 @@ pub trait EventStore: Send + Sync {
 
     /// Whether rows like these can be written now, found out by a write that is rolled back: tells
     /// rows that fail from a store that cannot be written. `rows` name the partitions that must
-    /// take a row, and `lane` the lane whose turn it must get; without either, any write will do.
+    /// take a row, and `lane` the key of the lane whose turn it must get; without either, any write will do.
     ///
     /// # Errors
     /// Why nothing can be written.

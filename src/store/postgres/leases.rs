@@ -2,6 +2,7 @@
 //! began, which may be long before a lock was had.
 
 use super::PostgresStore;
+use crate::event::Fence;
 use crate::store::StoreError;
 use crate::store::leases::{Lease, LeaseStore};
 use async_trait::async_trait;
@@ -36,7 +37,7 @@ const HOLDER: &str = "SELECT holder FROM leases WHERE name = $1 AND until > cloc
 
 /// `FOR KEY SHARE` blocks a change of the token, which is part of a unique key, but not a renewal; see
 /// the migration.
-const FENCE: &str = "SELECT FROM leases WHERE name = $1 AND token = $2 FOR KEY SHARE";
+pub(super) const FENCE: &str = "SELECT FROM leases WHERE name = $1 AND token = $2 FOR KEY SHARE";
 
 /// Whether the lease is held, and it stays so until the transaction ends.
 pub(super) async fn fence(
@@ -47,6 +48,19 @@ pub(super) async fn fence(
     let held = transaction
         .query_opt(&statement, &[&lease.name, &lease.token])
         .await?;
+    Ok(held.is_some())
+}
+
+const IS_HELD: &str = "SELECT FROM leases WHERE name = $1 AND token = $2";
+
+/// Whether no other holder has taken the lease.
+pub(super) async fn is_held(
+    client: &deadpool_postgres::Client,
+    fence: &Fence,
+) -> Result<bool, tokio_postgres::Error> {
+    let statement = client.prepare_cached(IS_HELD).await?;
+    let parameters: [&(dyn ToSql + Sync); 2] = [&fence.lease, &fence.token];
+    let held = client.query_opt(&statement, &parameters).await?;
     Ok(held.is_some())
 }
 

@@ -63,17 +63,19 @@ use super::compatibility::Schema;
 use super::dead_letters::{
     DeadLetter, DeadLetterFilter, DeadLetterOrder, DeadLetterPosition, DeadLetterSummary, Replayed,
 };
+use super::leases::Fenced;
 use super::{
     CommitLog, Count, CountBy, DeadLetterStore, ErrorKind, EventFilter, EventStore, Page,
     ReactionStore, RetentionStore, RowOutcome, StoreError,
 };
-use crate::event::{Event, Rows, StoredEvent};
+use crate::event::{Event, Lane, Rows, StoredEvent};
 use async_trait::async_trait;
 use partitions::Partitions;
 use pool::Pools;
 use std::time::Duration;
 use turns::Turns;
 use uuid::Uuid;
+use write::Inserted;
 
 /// Bytes of duplicates that one query compares with the log.
 const COMPARED_BYTES: usize = 1 << 20;
@@ -121,9 +123,13 @@ impl PostgresStore {
         schema.ok_or_else(Schema::missing)?.check()
     }
 
-    async fn insert(&self, rows: Rows, lane: Option<i64>) -> Result<Vec<RowOutcome>, StoreError> {
+    async fn insert(
+        &self,
+        rows: Rows,
+        lane: Option<&Lane>,
+    ) -> Result<Fenced<Vec<RowOutcome>>, StoreError> {
         if rows.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Fenced::Done(Vec::new()));
         }
         let written = self
             .pools
@@ -134,10 +140,11 @@ impl PostgresStore {
                 }
             })
             .await?;
-        let Some(new) = written else {
-            return Ok(vec![RowOutcome::Stored; rows.len()]);
+        let mut new = match written {
+            Inserted::All => return Ok(Fenced::Done(vec![RowOutcome::Stored; rows.len()])),
+            Inserted::Some(new) => new,
+            Inserted::Lost => return Ok(Fenced::Lost),
         };
-        let mut new = new;
         // Of equal ids within the batch the first row is the stored one.
         let mut outcomes: Vec<RowOutcome> = rows
             .iter()
@@ -147,7 +154,7 @@ impl PostgresStore {
             })
             .collect();
         self.mark_conflicts(&rows, &mut outcomes).await;
-        Ok(outcomes)
+        Ok(Fenced::Done(outcomes))
     }
 
     /// Marks the duplicates that have other content than what the log has.
@@ -199,10 +206,18 @@ impl PostgresStore {
 #[async_trait]
 impl EventStore for PostgresStore {
     async fn write(&self, rows: Rows) -> Result<Vec<RowOutcome>, StoreError> {
-        self.insert(rows, None).await
+        match self.insert(rows, None).await? {
+            Fenced::Done(outcomes) => Ok(outcomes),
+            // Without a lane there is no lease to lose.
+            Fenced::Lost => Ok(Vec::new()),
+        }
     }
 
-    async fn write_in_lane(&self, rows: Rows, lane: i64) -> Result<Vec<RowOutcome>, StoreError> {
+    async fn write_in_lane(
+        &self,
+        rows: Rows,
+        lane: &Lane,
+    ) -> Result<Fenced<Vec<RowOutcome>>, StoreError> {
         self.insert(rows, Some(lane)).await
     }
 

@@ -1,7 +1,8 @@
 //! The insert: a whole batch in one prepared statement, which is one transaction.
 
+use super::leases;
 use super::partitions::{self, Partitions};
-use crate::event::{Event, id};
+use crate::event::{Event, Lane, id};
 use crate::store::awaited::AwaitedTypes;
 use crate::store::error::is_missing_partition;
 use crate::store::{ErrorKind, StoreError, times};
@@ -59,6 +60,29 @@ static INSERT_IN_LANE: LazyLock<String> = LazyLock::new(|| {
         )
         .replacen("AS block WHERE", "AS block FROM lane WHERE", 1)
 });
+
+/// The same under a lease too. Who takes the lease waits for the commit, as [`leases::FENCE`] says; the statement waits for
+/// the lock of the lane first, so that it reads a token that is not replaced meanwhile.
+static INSERT_UNDER_LEASE: LazyLock<String> = LazyLock::new(|| {
+    INSERT_IN_LANE
+        .replacen(
+            "drawn AS MATERIALIZED",
+            "fence AS MATERIALIZED ( \
+                SELECT FROM lane, leases WHERE name = $19 AND token = $20 FOR KEY SHARE OF leases \
+             ), drawn AS MATERIALIZED",
+            1,
+        )
+        .replacen("FROM lane WHERE", "FROM fence WHERE", 1)
+});
+
+/// Which rows an insert has written.
+pub(super) enum Inserted {
+    All,
+    /// Those of these ids; the log has had the others.
+    Some(HashSet<Uuid>),
+    /// None: the lease of the lane is lost.
+    Lost,
+}
 
 /// The columns of a batch, sorted by id. Texts are borrowed from the events.
 struct Columns<'a> {
@@ -138,15 +162,14 @@ fn column<'a, T>(sorted: &[(i32, &'a Event)], field: impl Fn(&'a Event) -> T) ->
     sorted.iter().map(|(_, event)| field(event)).collect()
 }
 
-/// Inserts the rows and returns the ids that are new, or `None` if all are; makes partitions where
-/// they are missing.
+/// Inserts the rows; makes partitions where they are missing.
 pub(super) async fn insert(
     client: &mut deadpool_postgres::Client,
     partitions: &Partitions,
     awaited: &AwaitedTypes,
     rows: &[Event],
-    lane: Option<i64>,
-) -> Result<Option<HashSet<Uuid>>, StoreError> {
+    lane: Option<&Lane>,
+) -> Result<Inserted, StoreError> {
     let columns = Columns::of(rows, awaited);
     if let Err(error) = partitions.ensure_ahead(client, Utc::now()).await {
         // The batch may not need them; if it does, the write fails below.
@@ -178,19 +201,32 @@ pub(super) async fn insert(
 async fn execute(
     client: &deadpool_postgres::Client,
     columns: &Columns<'_>,
-    lane: Option<i64>,
-) -> Result<Option<HashSet<Uuid>>, tokio_postgres::Error> {
+    lane: Option<&Lane>,
+) -> Result<Inserted, tokio_postgres::Error> {
     let mut parameters = columns.parameters().to_vec();
-    let statement = match &lane {
-        None => client.prepare_cached(INSERT).await?,
-        Some(lane) => {
-            parameters.push(lane);
-            client.prepare_cached(&INSERT_IN_LANE).await?
-        }
+    let fence = lane.and_then(|lane| lane.fence.as_ref());
+    let text = match (lane, fence) {
+        (None, _) => INSERT,
+        (Some(_), None) => &INSERT_IN_LANE,
+        (Some(_), Some(_)) => &INSERT_UNDER_LEASE,
     };
+    if let Some(lane) = lane {
+        parameters.push(&lane.key);
+    }
+    if let Some(fence) = fence {
+        parameters.extend([&fence.lease as &(dyn ToSql + Sync), &fence.token]);
+    }
+    let statement = client.prepare_cached(text).await?;
     let answer = client.query_one(&statement, &parameters).await?;
     let new: Option<Vec<Uuid>> = answer.try_get(0)?;
-    Ok(new.map(HashSet::from_iter))
+    match (new, fence) {
+        (None, _) => Ok(Inserted::All),
+        // The log has all the rows, or the lease is lost; a token that was replaced does not come again.
+        (Some(new), Some(fence)) if new.is_empty() && !leases::is_held(client, fence).await? => {
+            Ok(Inserted::Lost)
+        }
+        (Some(new), _) => Ok(Inserted::Some(new.into_iter().collect())),
+    }
 }
 
 /// Columns of the log that an insert leaves empty though they must have a value. With one of them no row

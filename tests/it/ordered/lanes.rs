@@ -3,8 +3,9 @@
 use super::{Fleet, SOON, event};
 use crate::harness::{connect, eventually};
 use crate::store_contract::{event_of, postgres_store};
-use eclusa::event::{Rows, Shards};
-use eclusa::store::EventStore;
+use eclusa::event::{Fence, Lane, Rows, Shards};
+use eclusa::store::leases::Fenced;
+use eclusa::store::{EventStore, LeaseStore, RowOutcome};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,21 +24,76 @@ async fn a_write_draws_no_ids_before_the_one_ahead_of_it_is_committed() {
     ahead.batch_execute(&hold).await.unwrap();
     let waiting = tokio::spawn({
         let (store, rows) = (Arc::clone(&store), rows(late));
-        async move { store.write_in_lane(rows, LANE).await.unwrap() }
+        async move {
+            store
+                .write_in_lane(rows, &Lane::unfenced(LANE))
+                .await
+                .unwrap()
+        }
     });
-    let observer = connect(&url).await;
-    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    wait_for_lane(&url).await;
+    // Another lane does not wait, and what is written meanwhile comes before.
+    let other = Lane::unfenced(LANE + 1);
+    let written = store.write_in_lane(rows(early), &other).await.unwrap();
+    assert_eq!(written, Fenced::Done(vec![RowOutcome::Stored]));
+    ahead.batch_execute("COMMIT").await.unwrap();
+    let written = waiting.await.unwrap();
+    assert_eq!(written, Fenced::Done(vec![RowOutcome::Stored]));
+    let sequence = async |id| store.get(id).await.unwrap().unwrap().id;
+    assert!(sequence(early).await < sequence(late).await);
+}
+
+/// What a process sends late that has lost its lease meanwhile is not written.
+#[tokio::test]
+async fn a_fenced_lane_writes_nothing_without_its_lease() {
+    let (store, url) = postgres_store().await;
+    let store = Arc::new(store);
+    let ttl = Duration::from_secs(60);
+    let lease = store.acquire("fenced", "a", ttl).await.unwrap().unwrap();
+    let lane = Lane {
+        key: LANE,
+        fence: Some(Fence {
+            lease: lease.name.clone(),
+            token: lease.token,
+        }),
+    };
+    let rows = |id| Rows::all(Arc::new(vec![event_of(id)]));
+    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
+    for outcome in [
+        RowOutcome::Stored,
+        RowOutcome::Duplicate { conflicting: false },
+    ] {
+        let written = store.write_in_lane(rows(first), &lane).await.unwrap();
+        assert_eq!(written, Fenced::Done(vec![outcome]));
+    }
+    // The lease goes while the write waits for its turn.
+    let ahead = connect(&url).await;
+    let hold = format!("BEGIN; SELECT pg_advisory_xact_lock({LANE})");
+    ahead.batch_execute(&hold).await.unwrap();
+    let waiting = tokio::spawn({
+        let (store, rows, lane) = (Arc::clone(&store), rows(second), lane.clone());
+        async move { store.write_in_lane(rows, &lane).await.unwrap() }
+    });
+    wait_for_lane(&url).await;
+    store.release(&lease).await.unwrap();
+    assert!(store.acquire("fenced", "b", ttl).await.unwrap().is_some());
+    ahead.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(waiting.await.unwrap(), Fenced::Lost);
+    assert!(store.get(second).await.unwrap().is_none());
+    let written = store.write_in_lane(rows(first), &lane).await.unwrap();
+    assert_eq!(written, Fenced::Lost);
+}
+
+/// Waits until a write waits for its lane.
+async fn wait_for_lane(url: &str) {
+    let observer = connect(url).await;
+    let waits = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                 WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()";
     eventually(Duration::from_secs(30), "the write waits", async || {
         let waiting: i64 = observer.query_one(waits, &[]).await.unwrap().get(0);
         (waiting == 1).then_some(())
     })
     .await;
-    // Another lane does not wait, and what is written meanwhile comes before.
-    store.write_in_lane(rows(early), LANE + 1).await.unwrap();
-    ahead.batch_execute("COMMIT").await.unwrap();
-    waiting.await.unwrap();
-    let sequence = async |id| store.get(id).await.unwrap().unwrap().id;
-    assert!(sequence(early).await < sequence(late).await);
 }
 
 /// Behind the lock of a replica that hangs, one shard waits; the others are written.
