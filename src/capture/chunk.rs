@@ -15,6 +15,7 @@ use super::reading::{ChunkPlan, ChunkRows, KeyTexts, texts};
 use super::state::TableSnapshot;
 use super::visible::Visible;
 use super::{CaptureError, TableShape};
+use crate::event::item;
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 use tokio_postgres::Client;
@@ -65,15 +66,15 @@ impl Chunk {
             // The next statement begins outside of a transaction.
             client.batch_execute("ROLLBACK").await?;
         }
-        let (found, visible) = read?;
+        let (shape, found, visible) = read?;
         let time = client
             .query_one("SELECT clock_timestamp()", &[])
             .await?
             .try_get(0)?;
         emit(client, false, prefix, &high).await?;
         Ok(Self {
-            table: plan.shape.table(),
-            shape: plan.shape,
+            table: shape.table(),
+            shape,
             snapshot: plan.snapshot.id,
             low,
             high,
@@ -96,17 +97,6 @@ impl Chunk {
         } else {
             None
         }
-    }
-
-    /// Whether the stream tells of other columns of the table than were read.
-    pub(super) fn differs_from(&self, shape: &TableShape) -> bool {
-        let columns = |shape: &TableShape| -> Vec<_> {
-            let columns = shape.columns.iter();
-            columns
-                .map(|column| (column.name.clone(), column.kind.clone()))
-                .collect()
-        };
-        self.shape.oid == shape.oid && columns(&self.shape) != columns(shape)
     }
 
     /// From here on changes count.
@@ -155,7 +145,7 @@ impl Chunk {
             snapshot.after = after;
         }
         snapshot.rows += rows.len() as u64;
-        snapshot.done_at = (is_last && snapshot.again.is_empty()).then(Utc::now);
+        snapshot.done_at = (is_last && snapshot.again.is_empty()).then(item::now);
         let is_current = |key: &KeyTexts| !self.emptied && !self.changed.contains(key);
         let rows = rows.into_iter().filter(|(key, _)| is_current(key));
         Some((rows.map(|(_, row)| row).collect(), snapshot))

@@ -1,9 +1,10 @@
 //! What a chunk reads: the next rows of a table, and rows that are to be read again.
 
+use super::catalog::{TableName, look_at};
 use super::message::Tuple;
 use super::state::TableSnapshot;
 use super::visible::Visible;
-use super::{CaptureError, TableShape};
+use super::{CaptureError, ColumnRules, TableShape};
 use bytes::Bytes;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use std::collections::HashSet;
@@ -19,11 +20,18 @@ pub(super) type KeyTexts = Vec<Bytes>;
 
 /// What a chunk is read for, and where it begins.
 pub(super) struct ChunkPlan<'a> {
-    pub(super) shape: TableShape,
-    /// A partition's rows are read through its table.
-    pub(super) partitioned: bool,
+    pub(super) table: &'a TableName,
+    pub(super) rules: &'a ColumnRules,
     pub(super) snapshot: &'a TableSnapshot,
     pub(super) rows: usize,
+}
+
+/// A plan, and the table as it is in the chunk's transaction.
+struct Reading<'a> {
+    plan: &'a ChunkPlan<'a>,
+    shape: TableShape,
+    /// A partition's rows are read through its table.
+    partitioned: bool,
 }
 
 /// The rows of a chunk.
@@ -41,8 +49,12 @@ pub(super) struct ChunkRows {
 }
 
 impl ChunkPlan<'_> {
-    /// Reads the next rows and those that are to be read again, in one snapshot of the server. Of the transactions that the
-    /// stream had, `had` keeps those that it does not see.
+    /// Reads the next rows and those that are to be read again, in one snapshot of the server, by the columns that the table
+    /// has in it: the stream may be far behind the table. Of the transactions that the stream had, `had` keeps those that it
+    /// does not see.
+    ///
+    /// The table is locked before the snapshot is taken. To a snapshot from before a change that rewrites the table, such as
+    /// that of a column's type, the table is empty.
     ///
     /// # Errors
     /// The server refuses. The transaction is still to be rolled back.
@@ -50,16 +62,34 @@ impl ChunkPlan<'_> {
         &self,
         client: &Client,
         had: &mut HashSet<u32>,
-    ) -> Result<(ChunkRows, Visible), CaptureError> {
+    ) -> Result<(TableShape, ChunkRows, Visible), CaptureError> {
         client
-            .batch_execute(
+            .batch_execute(&format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '5s'; \
-                 SET LOCAL statement_timeout = '60s'",
-            )
+                 SET LOCAL statement_timeout = '60s'; LOCK TABLE ONLY {}.{} IN ACCESS SHARE MODE",
+                escape_identifier(&self.table.schema),
+                escape_identifier(&self.table.name),
+            ))
             .await?;
         let visible = Visible::ask(client).await?;
         had.retain(|xid| visible.misses(*xid));
-        let (rows, is_last) = self.fetch(client, &self.next_rows(), self.rows).await?;
+        let table = look_at(client, self.table).await?;
+        let reading = Reading {
+            plan: self,
+            shape: TableShape::of_table(&table, self.rules)?,
+            partitioned: table.partitioned,
+        };
+        let found = reading.read(client).await?;
+        client.batch_execute("COMMIT").await?;
+        Ok((reading.shape, found, visible))
+    }
+}
+
+impl Reading<'_> {
+    async fn read(&self, client: &Client) -> Result<ChunkRows, CaptureError> {
+        let (rows, is_last) = self
+            .fetch(client, &self.next_rows(), self.plan.rows)
+            .await?;
         let mut found = ChunkRows {
             after: rows.last().map(|(key, _)| texts(key)),
             keys: rows.iter().map(|(key, _)| key.clone()).collect(),
@@ -67,7 +97,7 @@ impl ChunkPlan<'_> {
             is_last,
             again: HashSet::new(),
         };
-        let asked = &self.snapshot.again;
+        let asked = &self.plan.snapshot.again;
         if !asked.is_empty() {
             let (rows, are_all) = self
                 .fetch(client, &self.rows_again(), asked.len() + 1)
@@ -83,27 +113,26 @@ impl ChunkPlan<'_> {
             found.rows.extend(news);
             found.keys.extend(found.again.iter().map(|key| bytes(key)));
         }
-        client.batch_execute("COMMIT").await?;
-        Ok((found, visible))
+        Ok(found)
     }
 
     /// The statement that reads the next rows.
     fn next_rows(&self) -> String {
         let names = self.key_names();
-        let after = self.snapshot.after.as_ref();
+        let after = self.plan.snapshot.after.as_ref();
         // A key of other columns is that of a table that has got another one since.
         let behind = after.filter(|after| after.len() == self.shape.key().count());
         let behind = behind.map_or_else(String::new, |after| {
             format!(" WHERE ({names}) > {}", literals(after))
         });
-        let end = format!("{behind} ORDER BY {names} LIMIT {}", self.rows);
+        let end = format!("{behind} ORDER BY {names} LIMIT {}", self.plan.rows);
         self.select() + &end
     }
 
     /// The statement that reads rows again. Keys of other columns have left the table.
     fn rows_again(&self) -> String {
         let columns = self.shape.key().count();
-        let again = self.snapshot.again.iter();
+        let again = self.plan.snapshot.again.iter();
         let again = again.filter(|key| key.len() == columns);
         let keys: Vec<String> = again.map(|key| literals(key)).collect();
         let rows = match keys.is_empty() {

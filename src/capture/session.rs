@@ -195,8 +195,6 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let shape = self.prepared.shape_of(relation, self.params).await?;
-        // Columns were added or dropped around the reading. The rows would lack values that changes before them have.
-        self.chunk.take_if(|chunk| chunk.differs_from(&shape));
         self.shapes.insert(relation.oid, Arc::new(shape));
         Ok(())
     }

@@ -1,12 +1,11 @@
 //! The snapshots of a session: chunk after chunk, between the changes of the stream.
 
-use super::catalog::look_at;
 use super::chunk::{Chunk, Watermark};
 use super::in_hand::Mark;
 use super::reading::{ChunkPlan, KeyTexts, texts};
 use super::session::Session;
 use super::state::TableSnapshot;
-use super::{CaptureError, Lsn, TableShape};
+use super::{CaptureError, Lsn};
 use crate::store::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -40,18 +39,13 @@ impl Session<'_> {
         let (client, prefix) = (&self.prepared.client, self.params.prefix());
         let (rules, rows) = (self.params.rules(&name), self.params.settings.chunk_rows);
         let had = &mut self.had;
-        let read = async {
-            // The stream may be far behind the table, and tell later of columns that are there by now.
-            let table = look_at(client, &wanted).await?;
-            let plan = ChunkPlan {
-                shape: TableShape::of_table(&table, &rules)?,
-                partitioned: table.partitioned,
-                snapshot: &snapshot,
-                rows,
-            };
-            Chunk::read(client, &prefix, plan, had).await
+        let plan = ChunkPlan {
+            table: &wanted,
+            rules: &rules,
+            snapshot: &snapshot,
+            rows,
         };
-        match read.await {
+        match Chunk::read(client, &prefix, plan, had).await {
             Ok(chunk) => self.chunk = Some(chunk),
             Err(error) if error.kind() == ErrorKind::Outage => return Err(error),
             Err(error) => {
