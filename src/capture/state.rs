@@ -1,6 +1,7 @@
 //! What a capture has done, and what it is asked to do, as the store keeps it.
 
 use super::Lsn;
+use crate::event::item;
 use crate::store::captures::CaptureRow;
 use crate::store::{CaptureStore, ErrorKind, StoreError};
 use chrono::{DateTime, Utc};
@@ -49,7 +50,7 @@ impl TableSnapshot {
             after: None,
             again: Vec::new(),
             rows: 0,
-            requested_at: Utc::now(),
+            requested_at: item::now(),
             done_at: None,
         }
     }
@@ -69,7 +70,7 @@ impl TableSnapshot {
     /// One that is not wanted.
     pub fn left_out() -> Self {
         Self {
-            done_at: Some(Utc::now()),
+            done_at: Some(item::now()),
             ..Self::requested()
         }
     }
@@ -161,7 +162,7 @@ impl StoredState {
             n: self.n.saturating_add(1),
             token,
             state: text,
-            stored_at: Utc::now(),
+            stored_at: item::now(),
         };
         let stored = store.store_capture(&row).await?;
         if stored {
