@@ -23,6 +23,7 @@ mod stock;
 mod stopping;
 mod stream;
 mod trouble;
+mod unwritten;
 mod values;
 mod writers;
 
