@@ -47,7 +47,7 @@ pub async fn run(arguments: &Arguments) {
     let time = began.elapsed();
     let made = load.end().await;
     sleep(Duration::from_secs(3)).await;
-    let mut different = -1;
+    let mut different: i64 = -1;
     while different != 0 && began.elapsed() < arguments.time + time {
         different = site.client.query_one(DIFFERENT, &[]).await.unwrap().get(0);
     }
