@@ -19,6 +19,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// How often the slot is looked at, and how long that may take.
 const LOOK_AT_SLOT: Duration = Duration::from_secs(5);
 const LOOKED: Duration = Duration::from_secs(10);
+/// A preparation that takes longer is said to wait.
+const SLOW: Duration = Duration::from_secs(5);
 /// How long a session may take to end.
 const END: Duration = Duration::from_secs(5);
 /// How often a capture that has stopped looks for a command.
@@ -78,7 +80,7 @@ impl CaptureParams {
                     pauses.backoff.reset();
                     match end {
                         Some(SessionEnd::Draining) => return,
-                        Some(SessionEnd::Commanded) => Duration::ZERO,
+                        Some(SessionEnd::Commanded | SessionEnd::Altered) => Duration::ZERO,
                         // A lease that is lost runs out by then, or later.
                         Some(SessionEnd::Lost) | None => LOOK,
                     }
@@ -117,6 +119,7 @@ impl CaptureParams {
         let preparing = self
             .wanted
             .prepare(&self.database, &*self.store, lease.token, &mut stored);
+        let preparing = self.unless_slow(preparing);
         // A server that does not answer holds up no drain.
         let Some(prepared) = self.lifecycle.unless_draining(preparing).await else {
             return Ok(Some(SessionEnd::Draining));
@@ -141,6 +144,21 @@ impl CaptureParams {
                 Ok(None)
             }
             Preparation::Overtaken => Ok(Some(SessionEnd::Commanded)),
+        }
+    }
+
+    /// Says so when a preparation takes long.
+    async fn unless_slow<T>(&self, preparing: impl Future<Output = T>) -> T {
+        let mut preparing = std::pin::pin!(preparing);
+        match tokio::time::timeout(SLOW, &mut preparing).await {
+            Ok(prepared) => prepared,
+            Err(_) => {
+                let what = "for the captured server; a new slot is made when all transactions that are open there, also \
+                            prepared ones, have ended";
+                tracing::warn!(capture = self.name(), "a capture waits {what}");
+                self.slot_watch.waits_for(&format!("it waits {what}"));
+                preparing.await
+            }
         }
     }
 

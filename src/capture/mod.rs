@@ -11,6 +11,7 @@
 //! the publication and the slot. [`Recorder`] makes the event of a change or of a row of a snapshot: both come as
 //! PostgreSQL's texts of the values, and one path ([`value`]) turns them into JSON.
 
+mod agreement;
 mod authentication;
 pub mod catalog;
 mod change_capture;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// What is captured.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    pub(super) tables: Vec<TableName>,
+    pub(super) tables: Vec<(TableName, ColumnRules)>,
     pub(super) slot: String,
     pub(super) publication: String,
     /// Whether the rows that are there already are read first.
@@ -46,6 +46,15 @@ pub(super) struct CaptureParams {
     pub(super) slot_watch: SlotWatch,
     pub(super) lifecycle: Lifecycle,
     pub(super) metrics: Arc<Metrics>,
+}
+
+/// The rules of a table's columns.
+pub(super) fn rules(settings: &CaptureSettings, table: &str) -> ColumnRules {
+    let columns = &settings.columns;
+    ColumnRules {
+        exclude: CaptureSettings::of_table(&columns.exclude, table),
+        mask: CaptureSettings::of_table(&columns.mask, table),
+    }
 }
 
 impl CaptureParams {
@@ -74,11 +83,7 @@ impl CaptureParams {
 
     /// The rules of a table's columns.
     pub(super) fn rules(&self, table: &str) -> ColumnRules {
-        let columns = &self.settings.columns;
-        ColumnRules {
-            exclude: CaptureSettings::of_table(&columns.exclude, table),
-            mask: CaptureSettings::of_table(&columns.mask, table),
-        }
+        rules(&self.settings, table)
     }
 
     pub(super) fn recorder(&self, identity: &ServerIdentity) -> Result<Recorder, CaptureError> {

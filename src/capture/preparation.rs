@@ -1,6 +1,7 @@
 //! What must hold before a capture reads its slot: the server, the tables, the publication and the slot are as the
 //! capture left them, or are made.
 
+use super::agreement::Published;
 use super::catalog::server::{self, ServerIdentity};
 use super::catalog::{CapturedTable, TableName, look_at, publication, slot};
 use super::params::{CaptureParams, Wanted};
@@ -55,23 +56,29 @@ impl Wanted {
         }
         server::check(&client).await?;
         let mut tables = BTreeMap::new();
-        for table in &self.tables {
-            tables.insert(table.to_string(), look_at(&client, table).await?);
+        for (name, rules) in &self.tables {
+            let table = look_at(&client, name).await?;
+            // A rule that names no column is found before anything is written.
+            TableShape::of_table(&table, rules)?;
+            tables.insert(name.to_string(), table);
         }
         let begins = !stored.exists()
             || stored.state.order == CaptureOrder::Renew
             || stored.state.position.is_none();
-        let start = if begins {
+        let (start, published) = if begins {
             let place = (&client, database.name()?, &identity);
-            self.begin(place, &tables, (store, token), stored).await?
+            let start = self.begin(place, &tables, (store, token), stored).await?;
+            (start, Published::fresh(&client, &self.publication).await?)
         } else {
             match self
                 .go_on(&client, database, &identity, &stored.state)
                 .await?
             {
                 Ok(start) => {
-                    publication::ensure(&client, &self.publication, &listed(&tables)).await?;
-                    Some(start)
+                    let listed = listed(&tables);
+                    let ensure = publication::ensure(&client, &self.publication, &listed);
+                    let published = Published::around(&client, &self.publication, ensure);
+                    (Some(start), published.await?)
                 }
                 Err(reason) => {
                     let state = CaptureState {
@@ -89,7 +96,9 @@ impl Wanted {
         let Some(start) = start else {
             return Ok(Preparation::Overtaken);
         };
-        if !self.agree_on_tables(store, token, stored, &tables).await? {
+        let place = (store, token);
+        let agreed = self.agree_on_tables(place, stored, &tables, &published);
+        if !agreed.await? {
             return Ok(Preparation::Overtaken);
         }
         Ok(Preparation::Ready(Box::new(Prepared {
@@ -163,7 +172,8 @@ impl Wanted {
                 identity.system, state.system
             )));
         }
-        if identity.timelines.of(position) != state.timeline {
+        // The log of a stream is on the server's disk before it is sent.
+        if identity.wal_end < position || identity.timelines.of(position) != state.timeline {
             return Ok(Err(format!(
                 "the server was failed over or restored to a place before {position}, up to which changes were \
                  captured; {advice}"
@@ -193,29 +203,6 @@ impl Wanted {
             ))),
             _ => Ok(Ok(position)),
         }
-    }
-
-    /// Tables that were added to the settings are read, and those that left are forgotten.
-    async fn agree_on_tables(
-        &self,
-        store: &dyn CaptureStore,
-        token: i64,
-        stored: &mut StoredState,
-        tables: &BTreeMap<String, CapturedTable>,
-    ) -> Result<bool, CaptureError> {
-        let mut state = stored.state.clone();
-        state.tables.retain(|name, _| tables.contains_key(name));
-        for name in tables.keys() {
-            let snapshot = || match self.snapshot {
-                true => TableSnapshot::requested(),
-                false => TableSnapshot::left_out(),
-            };
-            state.tables.entry(name.clone()).or_insert_with(snapshot);
-        }
-        if state == stored.state {
-            return Ok(true);
-        }
-        Ok(stored.store(store, token, state).await?)
     }
 }
 

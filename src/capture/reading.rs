@@ -1,6 +1,6 @@
 //! What a chunk reads: the next rows of a table, and rows that are to be read again.
 
-use super::catalog::{TableName, look_at};
+use super::catalog::{TableName, look_at, operator_schemas};
 use super::message::Tuple;
 use super::state::TableSnapshot;
 use super::visible::Visible;
@@ -13,7 +13,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 /// Bytes of a chunk after which no more rows are fetched.
 const MOST_BYTES: usize = 4 << 20;
 /// Rows that are fetched first, before the size of a row is known, and at a time at most.
-const FETCH: (usize, usize) = (10, 500);
+const FETCH: (usize, usize) = (1, 500);
 
 /// The texts of a key's values.
 pub(super) type KeyTexts = Vec<Bytes>;
@@ -65,8 +65,8 @@ impl ChunkPlan<'_> {
     ) -> Result<(TableShape, ChunkRows, Visible), CaptureError> {
         client
             .batch_execute(&format!(
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '5s'; \
-                 SET LOCAL statement_timeout = '60s'; LOCK TABLE ONLY {}.{} IN ACCESS SHARE MODE",
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '200ms'; \
+                 SET LOCAL statement_timeout = '10s'; LOCK TABLE ONLY {}.{} IN ACCESS SHARE MODE",
                 escape_identifier(&self.table.schema),
                 escape_identifier(&self.table.name),
             ))
@@ -74,6 +74,11 @@ impl ChunkPlan<'_> {
         let visible = Visible::ask(client).await?;
         had.retain(|xid| visible.misses(*xid));
         let table = look_at(client, self.table).await?;
+        // A key of a type that an extension has is compared by the operator that its index has.
+        let schemas = operator_schemas(client, table.oid).await?;
+        client
+            .batch_execute(&format!("SET LOCAL search_path = {schemas}"))
+            .await?;
         let reading = Reading {
             plan: self,
             shape: TableShape::of_table(&table, self.rules)?,

@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// after the last time.
 const IDLE_BYTES: u64 = 256 << 10;
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
+/// How often tables and publication are looked at.
+const LOOK_AT_TABLES: Duration = Duration::from_secs(5);
 /// How often the position is stored while next to nothing is written: storing it may write the same log.
 const IDLE_TICK: Duration = Duration::from_secs(30);
 
@@ -33,6 +35,8 @@ pub(super) enum SessionEnd {
     Lost,
     /// There is a command.
     Commanded,
+    /// Tables or the publication are not as they were.
+    Altered,
     /// The process stops.
     Draining,
 }
@@ -54,13 +58,15 @@ pub(super) struct Session<'a> {
     pub(super) had: HashSet<u32>,
     /// What the snapshots have read, stored or not.
     pub(super) read: BTreeMap<String, TableSnapshot>,
-    /// When a snapshot may go on that had to wait.
-    pub(super) chunk_not_before: Instant,
+    /// Tables whose snapshots wait, and until when.
+    pub(super) waiting: BTreeMap<String, Instant>,
     /// Everything before this place is durable.
     durable: Lsn,
     /// Whether changes are among it that the stored position does not cover.
     has_changes: bool,
     stored_at: Instant,
+    /// When tables and publication were looked at.
+    looked_at: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -84,10 +90,11 @@ impl<'a> Session<'a> {
             chunk: None,
             had,
             read: stored.state.tables.clone(),
-            chunk_not_before: Instant::now(),
+            waiting: BTreeMap::new(),
             durable: prepared.start,
             has_changes: false,
             stored_at: Instant::now(),
+            looked_at: Instant::now(),
             params,
             lease,
             stored,
@@ -191,7 +198,13 @@ impl<'a> Session<'a> {
     async fn relation(&mut self, relation: &Relation) -> Result<(), CaptureError> {
         let name = format!("{}.{}", relation.schema, relation.name);
         if !self.prepared.tables.contains_key(&name) {
-            // A partition of a captured table, or a table that has left the settings.
+            // A partition of a captured table, or a table that has left the settings, or has got another name: it has no shape
+            // from here on.
+            self.shapes.remove(&relation.oid);
+            let mut tables = self.prepared.tables.iter();
+            if let Some((name, _)) = tables.find(|(_, table)| table.oid == relation.oid) {
+                self.read_anew(name.clone());
+            }
             return Ok(());
         }
         let shape = self.prepared.shape_of(relation, self.params).await?;
@@ -301,6 +314,12 @@ impl<'a> Session<'a> {
             return Ok(Some(end));
         }
         self.show_unread();
+        if self.looked_at.elapsed() >= LOOK_AT_TABLES {
+            self.looked_at = Instant::now();
+            if self.prepared.differs_from(&self.stored.state).await? {
+                return Ok(Some(SessionEnd::Altered));
+            }
+        }
         let stored = self.stored.state.lsn().unwrap_or_default();
         let advanced = self.durable > stored;
         if advanced && (self.has_changes || self.stored_at.elapsed() >= IDLE_TICK) {

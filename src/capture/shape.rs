@@ -92,14 +92,47 @@ impl TableShape {
         rules: &ColumnRules,
     ) -> Result<Self, CaptureError> {
         let has = |name: &String| relation.columns.iter().any(|column| column.name == *name);
-        // A key that has got another name since is known by what the log keeps of old rows.
-        let key = if !table.key.is_empty() && table.key.iter().all(has) {
-            table.key.clone()
-        } else if relation.identity == ReplicaIdentity::Full {
-            Vec::new()
-        } else {
-            let identifying = relation.columns.iter().filter(|column| column.identifies);
-            identifying.map(|column| column.name.clone()).collect()
+        let is_there = |name: &String| table.columns.iter().any(|column| column.name == *name);
+        // A column that has got another name meanwhile is not to be written under that one. A rule for a column that was
+        // added later is none for the rows before.
+        let is_renamed = relation
+            .columns
+            .iter()
+            .any(|column| !is_there(&column.name));
+        let unknown = |name: &&String| !has(name) && (is_renamed || !is_there(name));
+        if let Some(unknown) = rules.exclude.iter().chain(&rules.mask).find(unknown) {
+            return Err(refused(
+                table,
+                format!(
+                    "had no column {unknown:?} when it was changed, which columns.exclude or columns.mask names, and may \
+                     have had it under another name; correct the rule, or begin behind these changes by eclusa capture \
+                     drop-slot and resnapshot"
+                ),
+            ));
+        }
+        let key: Vec<String> = match relation.identity {
+            ReplicaIdentity::Full if table.key.iter().all(has) => table.key.clone(),
+            ReplicaIdentity::Full => Vec::new(),
+            // The key as it was, in the order of today's if that is of the same columns.
+            ReplicaIdentity::Default => {
+                let identifying = relation.columns.iter().filter(|column| column.identifies);
+                let key: Vec<String> = identifying.map(|column| column.name.clone()).collect();
+                match key.len() == table.key.len()
+                    && table.key.iter().all(|name| key.contains(name))
+                {
+                    true => table.key.clone(),
+                    false => key,
+                }
+            }
+            ReplicaIdentity::Index | ReplicaIdentity::Nothing => {
+                return Err(refused(
+                    table,
+                    "had a REPLICA IDENTITY when it was changed by which rows are not known by their primary key; ALTER \
+                     TABLE ... REPLICA IDENTITY DEFAULT, and begin behind these changes by eclusa capture drop-slot and \
+                     resnapshot"
+                        .to_owned(),
+                ));
+            }
         };
         let columns = relation.columns.iter().map(|column| {
             let kind = table.kind_of(column.type_oid);

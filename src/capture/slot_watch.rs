@@ -3,6 +3,7 @@
 use super::catalog::slot::{SlotState, WalStatus};
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub struct SlotWatch {
 
 struct Watched {
     status: CaptureStatus,
+    /// Why snapshots wait, by table.
+    unread: BTreeMap<String, String>,
     alarmed_at: Option<Instant>,
 }
 
@@ -68,6 +71,7 @@ impl SlotWatch {
         };
         let watched = Watched {
             status,
+            unread: BTreeMap::new(),
             alarmed_at: None,
         };
         Self {
@@ -85,17 +89,21 @@ impl SlotWatch {
 
     /// What is known now.
     pub fn status(&self) -> CaptureStatus {
-        self.inner.lock().status.clone()
+        let inner = self.inner.lock();
+        let mut status = inner.status.clone();
+        if status.activity == CaptureActivity::Running
+            && let Some((table, reason)) = inner.unread.first_key_value()
+        {
+            status.reason = Some(format!("the snapshot of {table} waits: {reason}"));
+        }
+        status
     }
 
-    /// What is wrong, if the capture has stopped or fails, or its slot falls behind.
+    /// What is wrong, if the capture has stopped or fails, a snapshot waits, or its slot falls behind.
     pub fn trouble(&self) -> Option<String> {
         let status = self.status();
-        let is_down = matches!(
-            status.activity,
-            CaptureActivity::Failing | CaptureActivity::Stopped
-        );
-        let reason = status.reason.filter(|_| is_down).or(status.alarm)?;
+        let is_at_work = status.activity != CaptureActivity::Waiting;
+        let reason = status.reason.filter(|_| is_at_work).or(status.alarm)?;
         Some(format!(
             "{} is {}: {reason}",
             self.name,
@@ -105,6 +113,21 @@ impl SlotWatch {
 
     pub(super) fn is_waiting(&self) {
         self.set(CaptureActivity::Waiting, None);
+    }
+
+    /// The captured server does not answer, or lets the capture wait.
+    pub(super) fn waits_for(&self, what: &str) {
+        self.set(CaptureActivity::Waiting, Some(what));
+    }
+
+    /// The snapshot of a table cannot go on, which the capture itself does.
+    pub(super) fn snapshot_waits(&self, table: &str, reason: &str) {
+        let mut inner = self.inner.lock();
+        inner.unread.insert(table.to_owned(), reason.to_owned());
+    }
+
+    pub(super) fn snapshot_goes_on(&self, table: &str) {
+        self.inner.lock().unread.remove(table);
     }
 
     pub(super) fn is_running(&self) {
@@ -122,6 +145,7 @@ impl SlotWatch {
     fn set(&self, activity: CaptureActivity, reason: Option<&str>) {
         let mut inner = self.inner.lock();
         inner.status.activity = activity;
+        inner.unread.clear();
         inner.status.reason = reason.map(str::to_owned);
         drop(inner);
         self.show();

@@ -15,10 +15,20 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mill
 impl Session<'_> {
     /// Whether a chunk is to be read now.
     pub(super) fn wants_chunk(&self) -> bool {
-        self.chunk.is_none()
-            && self.unread().is_some()
-            && !self.hand_over.has_no_room()
-            && Instant::now() >= self.chunk_not_before
+        self.chunk.is_none() && !self.hand_over.has_no_room() && self.readable().is_some()
+    }
+
+    /// The first table of which something is left to read, and whose snapshot does not wait.
+    fn readable(&self) -> Option<(&String, &TableSnapshot)> {
+        let now = Instant::now();
+        let may_go_on = |name: &String| self.waiting.get(name).is_none_or(|until| now >= *until);
+        let mut tables = self.read.iter();
+        tables.find(|(name, snapshot)| snapshot.done_at.is_none() && may_go_on(name))
+    }
+
+    /// Has the snapshot of a table wait. Those of other tables go on meanwhile.
+    fn wait_with(&mut self, table: String, pause: Duration) {
+        self.waiting.insert(table, Instant::now() + pause);
     }
 
     /// The first table of which something is left to read, as far as this session has read.
@@ -29,7 +39,7 @@ impl Session<'_> {
 
     /// Reads the next chunk. The stream waits meanwhile, which the server bears.
     pub(super) async fn read_chunk(&mut self) -> Result<(), CaptureError> {
-        let Some((name, snapshot)) = self.unread() else {
+        let Some((name, snapshot)) = self.readable() else {
             return Ok(());
         };
         let (name, snapshot) = (name.clone(), snapshot.clone());
@@ -46,11 +56,17 @@ impl Session<'_> {
             rows,
         };
         match Chunk::read(client, &prefix, plan, had).await {
-            Ok(chunk) => self.chunk = Some(chunk),
+            Ok(chunk) => {
+                self.chunk = Some(chunk);
+                self.params.slot_watch.snapshot_goes_on(&name);
+            }
             Err(error) if error.kind() == ErrorKind::Outage => return Err(error),
             Err(error) => {
                 tracing::warn!(capture = self.params.name(), table = name, %error, "a snapshot waits");
-                self.chunk_not_before = Instant::now() + AGAIN.0;
+                self.params
+                    .slot_watch
+                    .snapshot_waits(&name, &error.to_string());
+                self.wait_with(name, AGAIN.0);
             }
         }
         Ok(())
@@ -86,6 +102,18 @@ impl Session<'_> {
         self.hand_over.mark(Mark::Chunk { table, snapshot });
     }
 
+    /// Has a table read anew: it has another name in the stream for a time, and what changes it then is not recorded.
+    pub(super) fn read_anew(&mut self, table: String) {
+        let entry = self.read.get(&table).and_then(|snapshot| snapshot.entry);
+        let snapshot = TableSnapshot {
+            entry,
+            ..TableSnapshot::requested()
+        };
+        self.chunk.take_if(|chunk| chunk.table == table);
+        self.read.insert(table.clone(), snapshot.clone());
+        self.hand_over.mark(Mark::Chunk { table, snapshot });
+    }
+
     /// A watermark has come with the stream.
     pub(super) async fn watermark(&mut self, lsn: Lsn, content: &[u8]) -> Result<(), CaptureError> {
         let Some(chunk) = &mut self.chunk else {
@@ -95,8 +123,9 @@ impl Session<'_> {
             Some(Watermark::Low) if self.had.is_empty() => chunk.open(),
             Some(Watermark::Low) => {
                 tracing::debug!("a chunk is read again: a transaction before it was not visible");
-                self.chunk = None;
-                self.chunk_not_before = Instant::now() + AGAIN.1;
+                if let Some(chunk) = self.chunk.take() {
+                    self.wait_with(chunk.table, AGAIN.1);
+                }
             }
             Some(Watermark::High) => self.close_chunk(lsn).await?,
             None => {}
@@ -116,7 +145,7 @@ impl Session<'_> {
         };
         let read_before = before.rows;
         let Some((rows, snapshot)) = chunk.close(before) else {
-            self.chunk_not_before = Instant::now() + AGAIN.1;
+            self.wait_with(name, AGAIN.1);
             return Ok(());
         };
         let metrics = &self.params.metrics;
@@ -143,7 +172,7 @@ impl Session<'_> {
             );
         } else if !snapshot.again.is_empty() && read < self.params.settings.chunk_rows as u64 {
             // Rows at the end that are changed again and again are not read without a pause.
-            self.chunk_not_before = Instant::now() + AGAIN.1;
+            self.wait_with(name.clone(), AGAIN.1);
         }
         self.read.insert(name.clone(), snapshot.clone());
         let table = name;

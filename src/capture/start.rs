@@ -1,7 +1,7 @@
 //! The captures of a process: their actors.
 
 use super::change_capture::ChangeCapture;
-use super::params::{CaptureParams, Wanted};
+use super::params::{CaptureParams, Wanted, rules};
 use super::slot_watch::SlotWatch;
 use super::{CaptureDatabase, CaptureError, CaptureFault};
 use crate::batch::BatchAccumulator;
@@ -56,7 +56,8 @@ impl Captures {
                 .database(&settings.store.url)
                 .map_err(|flaw| invalid(format!("{} {}", flaw.key, flaw.reason)))?;
             let database = CaptureDatabase::new(&url, CONNECT)?;
-            let tables = capture.tables.iter().map(|table| table.parse());
+            let tables = capture.tables.iter();
+            let tables = tables.map(|table| Ok((table.parse()?, rules(capture, table))));
             let tables = tables.collect::<Result<_, _>>().map_err(invalid)?;
             let (leader, leadership) = Leader::new(LeaderParams {
                 name: format!("capture {}", capture.name),

@@ -36,6 +36,9 @@ pub struct TableSnapshot {
     /// The texts of keys whose rows are to be read again: those of rows that moved there by updates which lack values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub again: Vec<Vec<String>>,
+    /// The number of the table's entry in the publication. Another one says that changes may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<u32>,
     /// Rows that were read, and read again.
     pub rows: u64,
     pub requested_at: DateTime<Utc>,
@@ -49,6 +52,7 @@ impl TableSnapshot {
             id: Uuid::new_v4(),
             after: None,
             again: Vec::new(),
+            entry: None,
             rows: 0,
             requested_at: item::now(),
             done_at: None,

@@ -7,4 +7,4 @@ pub mod slot;
 mod table;
 mod types;
 
-pub use table::{CapturedTable, TableColumn, TableName, look_at};
+pub use table::{CapturedTable, TableColumn, TableName, look_at, names_of, operator_schemas};

@@ -3,7 +3,8 @@
 use super::CapturedTable;
 use crate::capture::{CaptureError, CaptureFault};
 use postgres_protocol::escape::escape_identifier;
-use tokio_postgres::Client;
+use std::collections::HashMap;
+use tokio_postgres::{Client, Row};
 
 /// What was done to a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,27 @@ async fn publishes(
     published.sort_unstable();
     wanted.sort_unstable();
     Ok(published == wanted && !publishes_schemas(client, publication).await?)
+}
+
+/// The tables that the publication publishes whole and with all their changes, by OID: the number of each one's entry. A
+/// table that was taken out and added again has another one.
+///
+/// # Errors
+/// The database's.
+pub async fn entries(
+    client: &Client,
+    publication: &str,
+) -> Result<HashMap<u32, u32>, CaptureError> {
+    let rows = client
+        .query(
+            "SELECT r.prrelid, r.oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid \
+             WHERE p.pubname = $1 AND pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot \
+             AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL",
+            &[&publication],
+        )
+        .await?;
+    let entry = |row: &Row| Ok((row.try_get("prrelid")?, row.try_get("oid")?));
+    rows.iter().map(entry).collect()
 }
 
 async fn publishes_schemas(client: &Client, publication: u32) -> Result<bool, CaptureError> {

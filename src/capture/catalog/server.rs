@@ -57,7 +57,8 @@ pub async fn check(client: &Client) -> Result<(), CaptureError> {
     let row = client
         .query_one(
             "SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level, \
-             pg_is_in_recovery() AS standby, current_user::text AS me, \
+             pg_is_in_recovery() AS standby, current_setting('server_encoding') AS encoding, \
+              current_user::text AS me, \
              (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) \
              OR EXISTS (SELECT FROM pg_roles WHERE rolname IN ('rds_replication', 'rds_superuser') \
              AND pg_has_role(oid, 'MEMBER')) AS may_replicate",
@@ -82,6 +83,13 @@ pub async fn check(client: &Client) -> Result<(), CaptureError> {
                 "the captured PostgreSQL has wal_level = {wal_level}; set wal_level = logical in postgresql.conf and \
                  restart it"
             ),
+        ));
+    }
+    if row.try_get::<_, &str>("encoding")? == "SQL_ASCII" {
+        return Err(CaptureError::new(
+            ErrorKind::Operator,
+            "the captured database has the encoding SQL_ASCII, so its texts are in no known encoding; only databases with \
+             a known one can be captured, such as a dump that is restored into a database in UTF8",
         ));
     }
     if row.try_get("standby")? {

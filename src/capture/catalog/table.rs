@@ -206,6 +206,34 @@ fn refused_identity(table: &TableName) -> impl Fn((String, u8)) -> CaptureError 
     }
 }
 
+/// The names of these tables, with their schemas, as far as they are there.
+///
+/// # Errors
+/// The database's.
+pub async fn names_of(client: &Client, oids: &[u32]) -> Result<HashMap<u32, String>, CaptureError> {
+    let rows = client
+        .query(
+            "SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1)",
+            &[&oids],
+        )
+        .await?;
+    let name = |row: &Row| Ok((row.try_get("oid")?, row.try_get("name")?));
+    rows.iter().map(name).collect()
+}
+
+/// The schemas of the operators by which the primary key is ordered, behind `pg_catalog`: a search path.
+pub async fn operator_schemas(client: &Client, oid: u32) -> Result<String, CaptureError> {
+    const SCHEMAS: &str = "\
+        SELECT concat_ws(', ', 'pg_catalog', string_agg(DISTINCT quote_ident(n.nspname), ', ')) \
+        FROM pg_index i CROSS JOIN LATERAL unnest(i.indclass) AS c (oid) JOIN pg_opclass o ON o.oid = c.oid \
+        JOIN pg_amop a ON a.amopfamily = o.opcfamily AND a.amoplefttype = o.opcintype \
+            AND a.amoprighttype = o.opcintype AND a.amopstrategy = 5 \
+        JOIN pg_operator p ON p.oid = a.amopopr JOIN pg_namespace n ON n.oid = p.oprnamespace \
+        WHERE i.indrelid = $1 AND i.indisprimary AND n.nspname <> 'pg_catalog'";
+    Ok(client.query_one(SCHEMAS, &[&oid]).await?.try_get(0)?)
+}
+
 /// The columns of the primary key in its order, and whether it is checked at once.
 async fn key(client: &Client, oid: u32) -> Result<Option<(Vec<String>, bool)>, CaptureError> {
     let rows = client

@@ -116,8 +116,7 @@ impl Entry<'_> {
 }
 
 /// Why a row is not known.
-const NO_KEY: &str = "the log does not have the row's primary key: the table's replica identity is another index; ALTER \
-                      TABLE ... REPLICA IDENTITY DEFAULT";
+const NO_KEY: &str = "the log does not have the row's primary key, or not as a whole";
 
 impl Recorder {
     /// The events of a change. `shape` is that of the change's relation.

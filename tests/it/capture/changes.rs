@@ -230,24 +230,3 @@ async fn a_partitioned_table_is_one_table() {
             .all(|record| record["table"] == "public.sale")
     );
 }
-
-#[tokio::test]
-async fn a_deleted_row_whose_key_the_log_does_not_have_is_refused() {
-    let schema = "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL UNIQUE)";
-    let bench = Bench::start(schema, &["public.t"]).await;
-    let mut capture = bench.capture(RecordEnvelope::Flat).await;
-    bench
-        .execute(
-            "INSERT INTO public.t VALUES (1, 2); ALTER TABLE public.t REPLICA IDENTITY USING INDEX t_n_key; \
-             DELETE FROM public.t; INSERT INTO public.t VALUES (3, 4)",
-        )
-        .await;
-    capture.events(1).await;
-    let refused = capture.refused().await;
-    assert!(
-        refused.reason.contains("REPLICA IDENTITY DEFAULT"),
-        "{}",
-        refused.reason
-    );
-    assert_eq!(capture.records(1).await[0]["key"], json!({"id": 3}));
-}

@@ -1,6 +1,7 @@
 //! Capture from a real PostgreSQL: the stream, the catalog, the values and the records.
 
 mod alarm;
+mod altered;
 mod catalog;
 mod changes;
 mod columns;
@@ -17,6 +18,7 @@ mod refused;
 mod replay;
 mod replicas;
 mod round_trip;
+mod servers;
 mod shop;
 mod slots;
 mod stock;

@@ -167,7 +167,8 @@ impl Postgres {
         self.server.as_mut().expect("PostgreSQL runs").resume();
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data, to be copied while it is stopped.
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
