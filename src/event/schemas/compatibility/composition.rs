@@ -61,14 +61,70 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// Whether both have a keyword with the same value, or neither has it.
+    pub(super) fn is_kept(&self, pair: &Pair<'a>, keyword: &str) -> bool {
+        match pair.both(keyword) {
+            (None, None) => true,
+            (Some(older), Some(newer)) => self.is_same(older, newer),
+            _ => false,
+        }
+    }
+
+    /// Whether the schemas beside the keywords of both evaluate the same members and items of each value.
+    pub(super) fn evaluates_same(&self, pair: &Pair<'a>) -> bool {
+        if self.older == self.newer {
+            return true;
+        }
+        let is_kept = |keyword: &&str| self.is_kept(pair, keyword);
+        if !IN_PLACE.iter().all(is_kept) {
+            return false;
+        }
+        let refers = REFERENCES.iter().any(|name| pair.newer.contains_key(*name));
+        let mut parts = IN_PLACE
+            .iter()
+            .filter_map(|name| Some((*name, pair.newer.get(*name)?)));
+        if !refers && !parts.clone().any(|(_, part)| has_reference(part)) {
+            return true;
+        }
+        let mut definitions = DEFINITIONS.iter().filter_map(|name| self.newer.get(*name));
+        self.has_same_definitions()
+            && !parts.any(|(name, part)| leads_elsewhere(name, part))
+            && !definitions.any(refers_elsewhere)
+    }
+
     /// Whether two parts of the documents are the same, what they refer to included.
     fn is_same(&self, older: &Value, newer: &Value) -> bool {
-        older == newer
-            && (!has_reference(older)
-                || ["$defs", "definitions"]
-                    .iter()
-                    .all(|name| self.older.get(name) == self.newer.get(name)))
+        older == newer && (!has_reference(older) || self.has_same_definitions())
     }
+
+    fn has_same_definitions(&self) -> bool {
+        DEFINITIONS
+            .iter()
+            .all(|name| self.older.get(name) == self.newer.get(name))
+    }
+}
+
+/// Keywords whose schemas describe the same value, and so may evaluate its members and items.
+const IN_PLACE: [&str; 11] = [
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "if",
+    "then",
+    "else",
+    "dependentSchemas",
+    "dependencies",
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+];
+
+const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
+const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
+
+/// Whether other schemas describe the value beside the keywords of this one.
+pub(super) fn is_composed(schema: &Map<String, Value>) -> bool {
+    IN_PLACE.iter().any(|keyword| schema.contains_key(*keyword))
 }
 
 /// The schemas in a list of a keyword.
@@ -121,10 +177,34 @@ pub(super) fn target<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> 
 pub(super) fn has_reference(value: &Value) -> bool {
     match value {
         Value::Object(members) => {
-            members.contains_key("$ref") || members.values().any(has_reference)
+            REFERENCES.iter().any(|name| members.contains_key(*name))
+                || members.values().any(has_reference)
         }
         Value::Array(items) => items.iter().any(has_reference),
         _ => false,
+    }
+}
+
+/// Whether a part of a schema has a reference to another place than the definitions.
+fn refers_elsewhere(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .any(|(name, value)| leads_elsewhere(name, value)),
+        Value::Array(items) => items.iter().any(refers_elsewhere),
+        _ => false,
+    }
+}
+
+fn leads_elsewhere(keyword: &str, value: &Value) -> bool {
+    let is_within = |text: &str| {
+        let mut places = ["#/$defs/", "#/definitions/"].into_iter();
+        places.any(|place| text.starts_with(place))
+    };
+    match keyword {
+        "$ref" => !value.as_str().is_some_and(is_within),
+        "$dynamicRef" | "$recursiveRef" => true,
+        _ => refers_elsewhere(value),
     }
 }
 
