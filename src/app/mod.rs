@@ -1,5 +1,6 @@
 //! The process: wiring, start and shutdown.
 
+pub mod captured;
 mod consumers;
 pub mod embedded_lock;
 pub mod flow;
@@ -71,6 +72,7 @@ impl App {
         let reactions = reactions.and(reactions::handlers::reactions(&live)?);
         let streams = Stream::all(&settings)?;
         let outlets = Outlets::new(&live)?;
+        captured::check(&settings)?;
         let listener = bind(&settings)?;
         let port = listener.local_addr()?.port();
         let address = settings.http.local_url(port);

@@ -1,6 +1,7 @@
 //! `eclusa config`
 
 use super::{GlobalArgs, output};
+use crate::app::captured;
 use crate::collectors;
 use crate::config::auth::Scope;
 use crate::config::{DEFAULTS, LiveSettings, THROUGHPUT};
@@ -54,6 +55,7 @@ pub fn run(global: &GlobalArgs, command: ConfigCommand) -> anyhow::Result<ExitCo
             reactions::handlers::reactions(&live)?;
             collectors::Stream::all(&settings)?;
             Outlets::new(&live)?;
+            captured::check(&settings)?;
             println!(
                 "The settings are in order; mode {}.",
                 settings.mode().as_str()

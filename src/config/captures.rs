@@ -2,6 +2,7 @@
 
 use super::Invalid;
 use super::reactions::check_name;
+use super::urls::{not_postgres, read_url};
 use bytesize::ByteSize;
 use serde::Deserialize;
 use std::fmt;
@@ -13,6 +14,9 @@ const MOST_ROWS: usize = 100_000;
 const LONGEST: usize = 50;
 /// PostgreSQL's limit of a slot's name.
 const LONGEST_SLOT: usize = 63;
+
+const NO_URL: &str =
+    "is empty, and so is store.url; set it to the PostgreSQL whose changes are wanted";
 
 /// What a record looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -100,26 +104,34 @@ impl CaptureSettings {
     /// The URL of the captured database; `store` is that of the store.
     ///
     /// # Errors
-    /// The file cannot be read, or there is no URL.
+    /// As of [`CaptureSettings::keyed_database`].
     pub fn database(&self, store: &str) -> Result<String, Invalid> {
-        let flaw = |key: &str, reason: String| Invalid::new(&format!("captures.{key}"), reason);
-        if let Some(path) = &self.url_file {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                let reason = format!("names {}, which cannot be read: {error}", path.display());
-                flaw("url_file", reason)
-            })?;
-            return Ok(text.trim().to_owned());
-        }
-        match (self.url.is_empty(), store.is_empty()) {
-            (false, _) => Ok(self.url.clone()),
-            (true, false) => Ok(store.to_owned()),
-            (true, true) => {
-                let reason = format!(
-                    "is empty for {:?}, and so is store.url; set it to the PostgreSQL whose changes are wanted",
-                    self.name
-                );
-                Err(flaw("url", reason))
+        let (_, url) = self
+            .keyed_database(store)
+            .map_err(|flaw| Invalid::new(&format!("captures.{}", flaw.key), flaw.reason))?;
+        Ok(url)
+    }
+
+    /// The same with the key that it comes from, `url` or `url_file`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there is no URL of PostgreSQL.
+    pub fn keyed_database(&self, store: &str) -> Result<(&'static str, String), Invalid> {
+        let (key, url) = match &self.url_file {
+            Some(path) => ("url_file", read_url(path)?),
+            None if self.url.is_empty() && store.is_empty() => {
+                return Err(Invalid::new("url", NO_URL));
             }
+            None if self.url.is_empty() => ("url", store.to_owned()),
+            None => ("url", self.url.clone()),
+        };
+        match not_postgres(&url) {
+            Some(reason) if key == "url_file" => {
+                let reason = format!("names a file with a URL that {reason}");
+                Err(Invalid::new(key, reason))
+            }
+            Some(reason) => Err(Invalid::new(key, reason)),
+            None => Ok((key, url)),
         }
     }
 
@@ -161,6 +173,10 @@ impl CaptureSettings {
                 "url",
                 "is set, and url_file too; remove one of them".to_owned(),
             );
+        } else if !self.url.is_empty()
+            && let Some(reason) = not_postgres(&self.url)
+        {
+            flaw("url", reason.to_owned());
         }
         if self.tables.is_empty() {
             let reason = "must name at least one table, such as [\"public.product\"]";
@@ -222,9 +238,7 @@ pub(super) fn validate(captures: &[CaptureSettings], store: &str, found: &mut Ve
         let at = format!("captures[{index}]");
         capture.validate(&at, found);
         if capture.url.is_empty() && capture.url_file.is_none() && store.is_empty() {
-            let reason =
-                "is empty, and so is store.url; set it to the PostgreSQL whose changes are wanted";
-            found.push(Invalid::new(&format!("{at}.url"), reason));
+            found.push(Invalid::new(&format!("{at}.url"), NO_URL));
         }
         let mut earlier = captures.iter().take(index);
         if earlier.any(|other| other.name == capture.name) {

@@ -29,6 +29,7 @@ pub mod store;
 #[cfg(feature = "service")]
 pub mod streams;
 pub mod topics;
+pub mod urls;
 mod units;
 
 use crate::event::Event;

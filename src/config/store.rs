@@ -1,5 +1,6 @@
 //! Settings of the store.
 
+use super::urls::not_postgres;
 use super::{Invalid, in_range, units};
 use serde::Deserialize;
 use std::time::Duration;
@@ -73,9 +74,10 @@ impl StoreSettings {
                 "must lie between 1s and 10m",
             ));
         }
-        let scheme = ["postgres://", "postgresql://"];
-        if !self.url.is_empty() && !scheme.iter().any(|s| self.url.starts_with(s)) {
-            found.push(Invalid::new("store.url", "must begin with postgres://"));
+        if !self.url.is_empty()
+            && let Some(reason) = not_postgres(&self.url)
+        {
+            found.push(Invalid::new("store.url", reason));
         }
         for (key, value) in [
             ("store.acquire_timeout", self.acquire_timeout),

@@ -6,6 +6,7 @@ use crate::broker::connection;
 use crate::broker::on_demand::OnDemandConnection;
 use crate::broker::stream_queue::StreamQueue;
 use crate::config::outlets::{OutletOnError, OutletSettings, OutletTarget};
+use crate::config::urls::read_url;
 use crate::config::{ConfigError, Invalid, LiveSettings, Settings};
 use crate::followers::{Followers, Subscription};
 use crate::store::commit_log::TypePatterns;
@@ -120,13 +121,7 @@ fn connection(
     connections: &mut HashMap<String, Arc<OnDemandConnection>>,
 ) -> Result<Arc<OnDemandConnection>, Invalid> {
     let (key, url) = match &outlet.url_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                let reason = format!("is {}, which cannot be read: {error}", path.display());
-                Invalid::new("url_file", reason)
-            })?;
-            ("url_file", text.trim().to_owned())
-        }
+        Some(path) => ("url_file", read_url(path)?),
         None if outlet.url.is_empty() => ("url", settings.broker.url.clone()),
         None => ("url", outlet.url.clone()),
     };

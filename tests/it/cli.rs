@@ -282,6 +282,25 @@ async fn reactions_are_made_when_they_are_checked_and_at_the_start() {
 }
 
 #[test]
+fn captures_that_cannot_connect_are_found_by_the_check() {
+    for (url, key, words) in [
+        ("url = 'postgres://:s3cret@h/d'", "url", "names no user"),
+        ("url = 'mysql://u:s3cret@h/d'", "url", "postgres://"),
+        ("url_file = '/nope'", "url_file", "cannot be read"),
+    ] {
+        let captures = format!("captures=[{{ name = 'c', tables = ['public.t'], {url} }}]");
+        for command in [["config", "check"].as_slice(), &["serve"]] {
+            let output = run(&[command, &["--set", &captures]].concat());
+            let told = told(&output);
+            assert!(!output.status.success(), "{told}");
+            let key = format!("captures[0].{key} ");
+            assert!(told.contains(&key) && told.contains(words), "{told}");
+            assert!(!told.contains("s3cret"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn settings_are_checked_shown_and_explained() {
     let dir = temp_dir("config-");
     assert!(succeed(&["config", "check"]).contains("in order; mode embedded"));
