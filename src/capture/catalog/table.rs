@@ -176,7 +176,7 @@ async fn identity(
         return match partitions.first() {
             Some(wrong) => Ok(Err((
                 format!(
-                    "has the partition {}, which",
+                    " has the partition {}, which",
                     wrong.try_get::<_, String>("name")?
                 ),
                 wrong.try_get::<_, i8>("relreplident")? as u8,
@@ -199,7 +199,7 @@ fn refused_identity(table: &TableName) -> impl Fn((String, u8)) -> CaptureError 
             _ => "USING INDEX, so the log does not have the primary key of a deleted row",
         };
         let message = format!(
-            "the table {table} {whose} has REPLICA IDENTITY {identity}; ALTER TABLE ... REPLICA IDENTITY DEFAULT, or \
+            "the table {table}{whose} has REPLICA IDENTITY {identity}; ALTER TABLE ... REPLICA IDENTITY DEFAULT, or \
              FULL for records with the old row"
         );
         CaptureError::operator(CaptureFault::Table, message)
