@@ -245,5 +245,59 @@ pub(super) fn validate(captures: &[CaptureSettings], store: &str, found: &mut Ve
             let reason = format!("is {:?}, as another capture's", capture.name);
             found.push(Invalid::new(&format!("{at}.name"), reason));
         }
+        let slot = capture.slot_name();
+        let mut earlier = captures.iter().take(index);
+        if let Some(other) =
+            earlier.find(|other| other.name != capture.name && other.slot_name() == slot)
+        {
+            let reason = format!(
+                "is {slot:?} for the captures {:?} and {:?}; give one of them a slot of its own",
+                other.name, capture.name
+            );
+            found.push(Invalid::new(&format!("{at}.slot"), reason));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(captures: &[(&str, Option<&str>)]) -> Vec<Invalid> {
+        let capture = |(name, slot): &(&str, Option<&str>)| {
+            let slot = slot.map_or_else(String::new, |slot| format!("slot = {slot:?}"));
+            let text = format!("name = {name:?}\ntables = [\"public.product\"]\n{slot}");
+            toml::from_str(&text).unwrap()
+        };
+        let captures: Vec<CaptureSettings> = captures.iter().map(capture).collect();
+        let mut found = Vec::new();
+        validate(&captures, "postgres://u@h/d", &mut found);
+        found
+    }
+
+    #[test]
+    fn each_capture_has_a_slot_of_its_own() {
+        for captures in [
+            [("a-b", None), ("a_b", None)],
+            [("a", Some("eclusa_b")), ("b", None)],
+            [("a", Some("one")), ("b", Some("one"))],
+        ] {
+            let found = found(&captures);
+            let [invalid] = found.as_slice() else {
+                panic!("{captures:?}: {found:?}");
+            };
+            assert_eq!(invalid.key, "captures[1].slot");
+            for (name, _) in captures {
+                let quoted = format!("{name:?}");
+                assert!(invalid.reason.contains(&quoted), "{}", invalid.reason);
+            }
+            assert!(invalid.reason.contains("a slot of its own"));
+        }
+        assert_eq!(found(&[("a-b", None), ("a_b", Some("other"))]), []);
+        let same: Vec<String> = found(&[("a", None), ("a", None)])
+            .into_iter()
+            .map(|invalid| invalid.key)
+            .collect();
+        assert_eq!(same, ["captures[1].name"]);
     }
 }
