@@ -6,7 +6,6 @@ use super::CaptureError;
 use super::catalog::publication::entries;
 use super::catalog::{CapturedTable, names_of};
 use super::params::Wanted;
-use super::preparation::Prepared;
 use super::state::{CaptureState, StoredState, TableSnapshot};
 use crate::store::CaptureStore;
 use std::collections::{BTreeMap, HashMap};
@@ -84,18 +83,20 @@ impl Wanted {
     }
 }
 
-impl Prepared {
-    /// Whether a captured table has another name by now, is gone, or is not published as it was.
-    ///
-    /// # Errors
-    /// The server's.
-    pub(super) async fn differs_from(&self, state: &CaptureState) -> Result<bool, CaptureError> {
-        let published = entries(&self.client, &state.publication).await?;
-        let oids: Vec<u32> = self.tables.values().map(|table| table.oid).collect();
-        let names = names_of(&self.client, &oids).await?;
-        Ok(self.tables.iter().any(|(name, table)| {
-            let entry = state.tables.get(name).and_then(|snapshot| snapshot.entry);
-            published.get(&table.oid).copied() != entry || names.get(&table.oid) != Some(name)
-        }))
-    }
+/// Whether a captured table has another name by now, is gone, or is not published as it was.
+///
+/// # Errors
+/// The server's.
+pub(super) async fn are_altered(
+    client: &Client,
+    tables: &BTreeMap<String, CapturedTable>,
+    state: &CaptureState,
+) -> Result<bool, CaptureError> {
+    let published = entries(client, &state.publication).await?;
+    let oids: Vec<u32> = tables.values().map(|table| table.oid).collect();
+    let names = names_of(client, &oids).await?;
+    Ok(tables.iter().any(|(name, table)| {
+        let entry = state.tables.get(name).and_then(|snapshot| snapshot.entry);
+        published.get(&table.oid).copied() != entry || names.get(&table.oid) != Some(name)
+    }))
 }

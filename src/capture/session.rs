@@ -1,5 +1,6 @@
 //! A session: the stream of a slot, handed to a writer that keeps its order.
 
+use super::agreement::are_altered;
 use super::chunk::Chunk;
 use super::hand_over::HandOver;
 use super::in_hand::Mark;
@@ -316,7 +317,8 @@ impl<'a> Session<'a> {
         self.show_unread();
         if self.looked_at.elapsed() >= LOOK_AT_TABLES {
             self.looked_at = Instant::now();
-            if self.prepared.differs_from(&self.stored.state).await? {
+            let (client, tables) = (&self.prepared.client, &self.prepared.tables);
+            if are_altered(client, tables, &self.stored.state).await? {
                 return Ok(Some(SessionEnd::Altered));
             }
         }
