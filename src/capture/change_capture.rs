@@ -19,8 +19,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// How often the slot is looked at, and how long that may take.
 const LOOK_AT_SLOT: Duration = Duration::from_secs(5);
 const LOOKED: Duration = Duration::from_secs(10);
-/// A preparation that takes longer is said to wait.
-const SLOW: Duration = Duration::from_secs(5);
+/// A preparation that takes longer is said to wait. A server that takes no connection is an error before that.
+const SLOW: Duration = Duration::from_secs(15);
 /// How long a session may take to end.
 const END: Duration = Duration::from_secs(5);
 /// How often a capture that has stopped looks for a command.
