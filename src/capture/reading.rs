@@ -54,7 +54,7 @@ impl ChunkPlan<'_> {
     /// does not see.
     ///
     /// The table is locked before the snapshot is taken. To a snapshot from before a change that rewrites the table, such as
-    /// that of a column's type, the table is empty.
+    /// that of a column's type, the table is empty. A process that hangs here keeps the lock for 10 s at most.
     ///
     /// # Errors
     /// The server refuses. The transaction is still to be rolled back.
@@ -66,7 +66,8 @@ impl ChunkPlan<'_> {
         client
             .batch_execute(&format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '200ms'; \
-                 SET LOCAL statement_timeout = '10s'; LOCK TABLE ONLY {}.{} IN ACCESS SHARE MODE",
+                 SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
+                 LOCK TABLE ONLY {}.{} IN ACCESS SHARE MODE",
                 escape_identifier(&self.table.schema),
                 escape_identifier(&self.table.name),
             ))
