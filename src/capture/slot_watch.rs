@@ -34,7 +34,7 @@ impl CaptureActivity {
     }
 }
 
-/// What a capture does in this process, and why if it does not run; its slot, if this process has looked at it.
+/// What a capture does in this process, and why if it or a snapshot does not go on; its slot, if this process has looked at it.
 #[derive(Debug, Clone)]
 pub struct CaptureStatus {
     pub activity: CaptureActivity,

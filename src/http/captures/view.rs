@@ -38,7 +38,7 @@ pub struct CaptureView {
     #[schema(example = "shop")]
     pub name: String,
     pub state: CaptureWord,
-    /// Why it does not run.
+    /// Why it does not run, or, while it runs, why the snapshot of a table waits.
     pub reason: Option<String>,
     /// The slot keeps much log, or is about to lose some.
     pub alarm: Option<String>,
